@@ -1,0 +1,198 @@
+"""Rollouts as training data: collected anew in every iteration, shuffled into minibatches in every epoch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+
+from genvla.errors import UserError
+from genvla.learning.module import PPOFlowModule
+from genvla.learning.rollouts import Decisions, RolloutCollector, map_tensors
+from genvla.seeding import generator
+from genvla.sim.config import SimConfig
+from genvla.types import CHUNK_SIZE, EpisodeRecord
+
+
+class Minibatches:
+    """Every row once per epoch, in an order drawn anew for each, in `per_epoch` minibatches of equal size (give or take a
+    row)."""
+
+    def __init__(self, rows: Any, per_epoch: int, epochs: int, *seed: int | str) -> None:
+        self.rows = rows
+        self.per_epoch = per_epoch
+        self.epochs = epochs
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.epochs * self.per_epoch
+
+    def __iter__(self) -> Iterator[Any]:
+        total = len(self.rows)
+        for epoch in range(self.epochs):
+            order = torch.randperm(total, generator=generator("cpu", *self.seed, "epoch", epoch))
+            for index in order.tensor_split(self.per_epoch):
+                yield select(self.rows, index)
+
+
+def select(rows: Any, index: Tensor) -> Any:
+    """The rows of the given numbers."""
+    return map_tensors(lambda tensor: tensor.index_select(0, index.to(tensor.device)), rows)
+
+
+class RolloutDataModule(LightningDataModule):
+    """Collects rollouts in simulated scenes and hands them out as minibatches.
+
+    Args:
+        scenes: folder of a scene set.
+        split: which of its scenes to train on.
+        num_scenes: only the first so many of them; null for all.
+        sim: the simulated set-up.
+        num_envs: environments that run side by side; each keeps to one scene.
+        workers: processes that simulate; 0 for this one.
+        steps: decisions per environment in each iteration.
+        minibatch_size: decisions per optimizer step, about.
+        epochs: how often an iteration's decisions are gone through.
+        recompute_log_probs: compute the log-probabilities of the collected decisions once more as the update computes them.
+            Needed where the two differ: under reduced precision, with compiled or merged weights.
+        seed: of episodes, exploration and the order of minibatches.
+    """
+
+    def __init__(
+        self,
+        scenes: Path,
+        split: Literal["train", "heldout", "all"] = "train",
+        num_scenes: int | None = None,
+        sim: SimConfig = SimConfig(),  # noqa: B008  (frozen)
+        num_envs: int = 64,
+        workers: int = 2,
+        steps: int = 48,
+        minibatch_size: int = 768,
+        epochs: int = 2,
+        recompute_log_probs: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, number in (("num_envs", num_envs), ("steps", steps), ("minibatch_size", minibatch_size), ("epochs", epochs)):
+            if number < 1:
+                raise UserError(f"data.{name}: {number} found, at least 1 wanted")
+        self.scenes = Path(scenes)
+        self.split = split
+        self.num_scenes = num_scenes
+        self.sim = sim
+        self.num_envs = num_envs
+        self.workers = workers
+        self.steps = steps
+        self.minibatch_size = minibatch_size
+        self.epochs = epochs
+        self.recompute_log_probs = recompute_log_probs
+        self.seed = seed
+        self.rank, self.world_size = 0, 1
+        self.device = torch.device("cpu")
+        self.all_sum: Callable[[Tensor], Tensor] = lambda tensor: tensor
+        self.env: Any = None
+        self._iteration = 0
+        self._decisions: Decisions | None = None
+
+    def distribute(self, device: torch.device, rank: int, world_size: int, all_sum: Callable[[Tensor], Tensor]) -> None:
+        """Where this process stands among those that train together, and how they add up a tensor. Before `setup`."""
+        self.device, self.rank, self.world_size, self.all_sum = device, rank, world_size, all_sum
+
+    def scene_ids(self) -> list[str]:
+        """The scenes trained on.
+
+        Raises:
+            UserError: there are fewer than num_scenes.
+        """
+        from genvla.sim import scenes_of
+
+        found = scenes_of(self.scenes, self.split)
+        wanted = len(found) if self.num_scenes is None else self.num_scenes
+        if not 1 <= wanted <= len(found):
+            raise UserError(f"{self.scenes}: {len(found)} scenes in split {self.split}, data.num_scenes wants {wanted}")
+        return found[:wanted]
+
+    def heldout_ids(self) -> list[str]:
+        """The scenes of the set that nobody trains on."""
+        from genvla.sim import scenes_of
+
+        return scenes_of(self.scenes, "heldout")
+
+    def setup(self, stage: str = "fit") -> None:
+        """Starts the environments. A second call does nothing."""
+        if self.env is not None:
+            return
+        ids = self.scene_ids()
+        self.env = self.make_env()
+        self._collector = RolloutCollector(
+            self.env, ids, self.steps, self.seed, self.device, first_slot=self.rank * self.num_envs
+        )
+
+    def make_env(self) -> Any:
+        """The environments of this process."""
+        from genvla.sim import make_vector_env
+
+        return make_vector_env(self.scenes, self.sim, self.num_envs, self.workers)
+
+    def teardown(self, stage: str = "fit") -> None:
+        """Stops the environments."""
+        if self.env is not None:
+            self.env.close()
+            self.env = None
+
+    def collect(self, module: PPOFlowModule, iteration: int) -> dict[str, Any]:
+        """Collects the rollouts of an iteration, for `train_dataloader` to hand out. Returns what to log about them."""
+        rollout = self._collector.collect(module, iteration)
+        self._decisions, metrics = rollout.buffer.decisions(module.gamma, module.gae_lambda, self.all_sum)
+        self._iteration = iteration
+        if self.recompute_log_probs:
+            self._recompute_log_probs(module, self._decisions)
+        decided = self.steps * self.num_envs
+        return {
+            "rollout": {**metrics, **episode_metrics(rollout.episodes)},
+            "seconds": rollout.seconds,
+            "env_steps": decided * CHUNK_SIZE * self.world_size,
+            "decisions": len(self._decisions),
+            "worker_restarts": getattr(self.env, "restarts", 0),
+        }
+
+    @torch.no_grad()
+    def _recompute_log_probs(self, module: PPOFlowModule, decisions: Decisions) -> None:
+        parts = []
+        for index in torch.arange(len(decisions)).split(self.minibatch_size):
+            rows = select(decisions, index)
+            parts.append(module.evaluate_actions(rows.inputs, rows.chain).log_prob)
+        decisions.log_prob = torch.cat(parts)
+
+    def train_dataloader(self) -> Minibatches:
+        """The minibatches of the last `collect`, for all epochs.
+
+        There are as many in every process, the nearest number to decisions / minibatch_size: a small remainder would make one
+        very noisy step.
+        """
+        assert self._decisions is not None, "collect() comes first"
+        mean = self.all_sum(torch.tensor(float(len(self._decisions)), device=self.device)).item() / self.world_size
+        per_epoch = max(1, round(mean / self.minibatch_size))
+        return Minibatches(self._decisions, per_epoch, self.epochs, self.seed, "minibatches", self._iteration, self.rank)
+
+
+def episode_metrics(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
+    """Success over all finished episodes and in each scene; nothing when none has finished."""
+    if not episodes:
+        return {"episodes": 0}
+    per_scene: dict[str, list[bool]] = defaultdict(list)
+    for record in episodes:
+        per_scene[record.scene_id].append(record.success_once)
+    count = len(episodes)
+    return {
+        "episodes": count,
+        "success": sum(record.success_once for record in episodes) / count,
+        "grasped": sum(record.grasped_once for record in episodes) / count,
+        "chunks": sum(record.chunks for record in episodes) / count,
+        "scene_success": {scene: sum(outcomes) / len(outcomes) for scene, outcomes in sorted(per_scene.items())},
+    }

@@ -1,0 +1,151 @@
+"""`genvla fit`: a policy and a scene set in, a better policy, its evaluation before and after, and its learning curve out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from lightning import Fabric
+from rich.console import Console
+
+from genvla.errors import UserError
+from genvla.evaluation.episodes import Film
+from genvla.evaluation.figures import plot_before_after, plot_curves
+from genvla.evaluation.results import EvaluationResult
+from genvla.learning.checkpoints import Checkpoints
+from genvla.learning.datamodule import RolloutDataModule
+from genvla.learning.display import TrainingDisplay
+from genvla.learning.loop import Loop, TrainingConfig
+from genvla.learning.module import PPOFlowModule
+from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
+from genvla.learning.validation import (
+    EvaluationConfig,
+    Validator,
+    comparison_table,
+    evaluation_metrics,
+    write_comparison,
+    write_film,
+)
+from genvla.policy.checkpoints import load_policy
+from genvla.policy.flow_policy import FlowPolicy
+
+ARTIFACTS = ("results.json", "curve.png", "before_after.png", "episodes.mp4", "scenes.txt")
+"""What MLflow gets of the run's folder at the end, beside the policy; where it is there."""
+
+# jsonargparse reads the annotations and the docstring of `fit`: they are the command's options and their help.
+
+
+def fit(
+    checkpoint: Path,
+    data: RolloutDataModule,
+    module: Callable[[FlowPolicy], PPOFlowModule] = PPOFlowModule,
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008  (frozen)
+    evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008  (frozen)
+    hardware: HardwareConfig = HardwareConfig(),  # noqa: B008  (frozen)
+    tracking: TrackingConfig = TrackingConfig(),  # noqa: B008  (frozen)
+    integration_steps: int | None = None,
+    seed: int = 0,
+    run_dir: Path | None = None,
+    resume: Path | None = None,
+    settings: str = "{}",
+) -> dict[str, EvaluationResult]:
+    """Fine-tune a policy by reinforcement learning (PPOFlow) in the scenes of a scene set, and evaluate it before and after.
+
+    Args:
+        checkpoint: folder of the policy to start from.
+        data: where and how much experience is collected.
+        module: the algorithm and its hyper-parameters.
+        training: how long, and how often to save and evaluate.
+        evaluation: how the policy is judged.
+        hardware: what the run computes on.
+        tracking: where the run is recorded.
+        integration_steps: steps K in which the flow is integrated, in training and after; null for the checkpoint's.
+        seed: of everything random in the run.
+        run_dir: folder of the run, by default runs/<configuration>-seed<seed>; gets a number behind its name where it is taken.
+        resume: folder of a run to go on with; its own config.yaml is read, and options given beside it override that.
+        settings: the whole configuration as YAML, to be kept with the run.
+
+    Returns:
+        The evaluations after training, by group of scenes.
+    """
+    console = Console()
+    fabric = hardware.fabric()
+    policy = load_policy((resume and last_checkpoint(resume)) or checkpoint)
+    if integration_steps is not None:
+        policy.integration_steps = integration_steps
+    scenes = data.scene_ids()
+    folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
+    checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints)
+    if fabric.is_global_zero:
+        describe_run(folder, settings, scenes)
+        console.print(f"run: {folder}", soft_wrap=True)
+
+    with tracked(fabric, folder, tracking, {"seed": seed, "kind": "fit"}) as tracker:
+        data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
+        data.setup()
+        try:
+            groups = {"train": scenes, "heldout": data.heldout_ids()}
+            validator = Validator(data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console)
+            loop = Loop(fabric, module(policy), data, training, checkpoints, tracker, lambda: validator.quick(policy))
+            if not loop.resume() and tracker is not None:
+                tracker.log_config(yaml.safe_load(settings))
+            return _train_and_judge(fabric, loop, validator, folder, console)
+        finally:
+            data.teardown()
+
+
+def _train_and_judge(
+    fabric: Fabric, loop: Loop, validator: Validator, folder: Path, console: Console
+) -> dict[str, EvaluationResult]:
+    """Before, training, after. The first process evaluates, the others wait."""
+    policy = loop.module.policy
+    main = fabric.is_global_zero
+    before = validator.thorough(policy, "before") if main else {}
+    if loop.iteration == 0:
+        loop.log(evaluation_metrics(before))
+    fabric.barrier()
+    with TrainingDisplay(console) as display:
+        loop.display = display if main else None
+        loop.run()
+    film: Film = {}
+    after = validator.thorough(policy, f"iteration_{loop.iteration:06d}", film) if main else {}
+    if main:
+        loop.log(evaluation_metrics(after))
+        _report(loop, before, after, film, folder, console)
+    fabric.barrier()
+    return after
+
+
+def _report(
+    loop: Loop,
+    before: dict[str, EvaluationResult],
+    after: dict[str, EvaluationResult],
+    film: Film,
+    folder: Path,
+    console: Console,
+) -> None:
+    """Table, numbers, figures and the video, in the run's folder and in MLflow."""
+    if after:
+        write_comparison(
+            before,
+            after,
+            folder / "results.json",
+            iterations=loop.iteration,
+            env_steps=loop.env_steps,
+            training_seconds=round(loop.seconds, 1),
+        )
+        console.print(comparison_table(before, after))
+        plot_before_after({name: (before[name], after[name]) for name in after}, folder / "before_after.png")
+        write_film(list(after.values())[-1], film, folder / "episodes.mp4")
+    try:
+        plot_curves({folder.name: folder}, folder / "curve.png", split=next(reversed(after), "heldout"))
+    except UserError as error:  # too short a run to have a curve
+        console.print(f"no curve: {error}")
+    if loop.tracker is not None:
+        for name in ARTIFACTS:
+            if (folder / name).exists():
+                loop.tracker.log_artifact(folder / name)
+        if loop.checkpoints.last is not None:
+            loop.tracker.log_artifact(loop.checkpoints.last, "checkpoint")
+    console.print(f"written to {folder}; the policy is {folder / 'checkpoints' / 'last'}", soft_wrap=True)

@@ -1,0 +1,254 @@
+"""Rollouts: a fixed number of decisions in every environment, and the rows of a PPO update that come of them.
+
+Every iteration starts from fresh resets with seeds that follow from its number. So nothing of the environments has to be saved:
+a run that resumes at iteration i collects exactly what the run that was stopped would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from genvla.errors import UserError
+from genvla.learning.advantages import gae, normalise
+from genvla.learning.losses import explained_variance
+from genvla.seeding import derive_seed, generator
+from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
+
+if TYPE_CHECKING:
+    from genvla.policy.flow_policy import PolicyOutput
+    from genvla.policy.processor import PolicyInputs
+
+
+class Environments(Protocol):
+    """The part of genvla.sim's VectorEnv that a rollout uses."""
+
+    num_envs: int
+
+    def reset(self, schedule: Callable[[int, int], EpisodeSpec | None]) -> Observation: ...
+
+    def step(self, actions: ActionChunk) -> Transition: ...
+
+
+class Actor(Protocol):
+    """What decides: the trained module, seen through the strategy that it runs under."""
+
+    def process(self, observation: Observation) -> PolicyInputs: ...
+
+    def act(self, inputs: PolicyInputs, noise_generator: torch.Generator) -> PolicyOutput: ...
+
+    def value(self, inputs: PolicyInputs) -> Float[Tensor, " b"]: ...
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], rows: Any) -> Any:
+    """An object whose attributes are tensors, None or such objects again, with the function applied to every tensor."""
+    if rows is None:
+        return None
+    if isinstance(rows, Tensor):
+        return function(rows)
+    return type(rows)(**{name: map_tensors(function, value) for name, value in vars(rows).items()})
+
+
+class Decisions:
+    """b decisions to learn from, each with the whole chain of its integration.
+
+    A plain class, because Lightning takes dataclasses apart on their way to several devices and cannot rebuild the frozen one
+    inside.
+    """
+
+    def __init__(
+        self,
+        inputs: PolicyInputs,
+        chain: Float[Tensor, "b k c 7"],
+        log_prob: Float[Tensor, " b"],
+        advantage: Float[Tensor, " b"],
+        returns: Float[Tensor, " b"],
+    ) -> None:
+        self.inputs = inputs
+        self.chain = chain
+        self.log_prob = log_prob
+        self.advantage = advantage
+        self.returns = returns
+
+    def __len__(self) -> int:
+        return len(self.log_prob)
+
+
+@dataclass
+class RolloutBuffer:
+    """t decisions in each of n environments, allocated once and filled row by row. Images stay uint8.
+
+    final_value: V of an episode's last observation, where it was truncated; 0 elsewhere. next_value: V after the last decision.
+    """
+
+    inputs: PolicyInputs
+    chain: Float[Tensor, "t n k c 7"]
+    log_prob: Float[Tensor, "t n"]
+    value: Float[Tensor, "t n"]
+    reward: Float[Tensor, "t n"]
+    terminated: Bool[Tensor, "t n"]
+    truncated: Bool[Tensor, "t n"]
+    valid: Bool[Tensor, "t n"]
+    final_value: Float[Tensor, "t n"]
+    next_value: Float[Tensor, " n"]
+
+    @classmethod
+    def allocate(cls, steps: int, inputs: PolicyInputs, output: PolicyOutput) -> Self:
+        """Room for `steps` decisions shaped like the first one."""
+
+        def room(tensor: Tensor) -> Tensor:
+            return tensor.new_zeros((steps, *tensor.shape))
+
+        number = room(output.value)
+        flag = torch.zeros_like(number, dtype=torch.bool)
+        return cls(
+            inputs=map_tensors(room, inputs),
+            chain=room(output.chain),
+            log_prob=room(output.log_prob),
+            value=number,
+            reward=number.clone(),
+            terminated=flag,
+            truncated=flag.clone(),
+            valid=flag.clone(),
+            final_value=number.clone(),
+            next_value=torch.zeros_like(output.value),
+        )
+
+    def record(self, t: int, inputs: PolicyInputs, output: PolicyOutput, transition: Transition) -> None:
+        """Fills row t with a decision and what it led to."""
+        for name, stored in vars(self.inputs).items():
+            if isinstance(stored, Tensor):
+                stored[t] = getattr(inputs, name)
+        for name in ("chain", "log_prob", "value"):
+            getattr(self, name)[t] = getattr(output, name)
+        for name in ("reward", "terminated", "truncated", "valid"):
+            getattr(self, name)[t] = getattr(transition, name)
+
+    def usable(self) -> Bool[Tensor, "t n"]:
+        """Valid rows of episodes that no dying worker cut short: such an episode is void back to its start."""
+        ended = self.terminated | self.truncated | ~self.valid
+        episode = ended.long().cumsum(0) - ended.long()
+        broken = torch.zeros(len(episode) + 1, episode.shape[1], dtype=torch.long, device=episode.device)
+        broken.scatter_add_(0, episode, (~self.valid).long())
+        return broken.gather(0, episode) == 0
+
+    def decisions(
+        self, gamma: float, lam: float, all_sum: Callable[[Tensor], Tensor] = lambda tensor: tensor
+    ) -> tuple[Decisions, dict[str, Tensor]]:
+        """The usable rows in order of time, with advantages normalised over the whole batch, and what to log about them.
+
+        Raises:
+            UserError: there are none, because workers keep dying.
+        """
+        valid = self.usable()
+        if not valid.any():
+            raise UserError("data.workers: every decision of an iteration was lost because workers died; see their output")
+        advantages, returns = gae(
+            self.reward,
+            self.value,
+            self.next_value,
+            self.terminated,
+            self.truncated,
+            self.final_value,
+            valid,
+            gamma,
+            lam,
+        )
+        normalised = normalise(advantages, valid, all_sum)
+        rows = Decisions(self.inputs, self.chain, self.log_prob, normalised, returns)
+        kept = valid.flatten().nonzero().squeeze(1)
+        decisions = map_tensors(lambda tensor: tensor.flatten(0, 1)[kept], rows)
+        advantages, returns, values = advantages[valid], returns[valid], self.value[valid]
+        metrics = {
+            "advantage_mean": advantages.mean(),
+            "advantage_std": advantages.std(correction=0),
+            "advantage_max": advantages.max(),
+            "return_mean": returns.mean(),
+            "value_mean": values.mean(),
+            "explained_variance": explained_variance(values, returns),
+            "reward": self.reward[valid].mean(),
+            "dropped_decisions": (~valid).sum(),
+        }
+        return decisions, metrics
+
+
+@dataclass
+class Rollout:
+    """What one iteration collected. seconds: wall-clock by phase, "simulate" and "infer"."""
+
+    buffer: RolloutBuffer
+    episodes: list[EpisodeRecord]
+    seconds: dict[str, float]
+
+
+class RolloutCollector:
+    """Runs a policy for `steps` decisions in every environment.
+
+    Slot i runs scene i modulo the number of scenes, so each environment keeps to its scene. With several processes `first_slot`
+    continues the count, so that together they run what one process with all the environments would.
+    """
+
+    def __init__(
+        self, env: Environments, scene_ids: Sequence[str], steps: int, seed: int, device: torch.device | str, first_slot: int = 0
+    ) -> None:
+        self.env = env
+        self.scene_ids = list(scene_ids)
+        self.steps = steps
+        self.seed = seed
+        self.device = torch.device(device)
+        self.first_slot = first_slot
+
+    def episode(self, iteration: int, slot: int, k: int) -> EpisodeSpec:
+        """The k-th episode of a slot in an iteration."""
+        slot += self.first_slot
+        scene_id = self.scene_ids[slot % len(self.scene_ids)]
+        return EpisodeSpec(scene_id, derive_seed(self.seed, "rollout", iteration, slot, k))
+
+    @torch.no_grad()
+    def collect(self, actor: Actor, iteration: int) -> Rollout:
+        """Fresh resets, then `steps` decisions, with noise and episodes that follow from the seed and the iteration alone."""
+        noise = generator(self.device, self.seed, "policy", iteration, self.first_slot)
+        seconds = {"simulate": 0.0, "infer": 0.0}
+        episodes: list[EpisodeRecord] = []
+        buffer: RolloutBuffer | None = None
+        with _timed(seconds, "simulate"):
+            observation = self.env.reset(lambda slot, k: self.episode(iteration, slot, k))
+        for t in range(self.steps):
+            with _timed(seconds, "infer"):
+                inputs = actor.process(observation).to(self.device)
+                output = actor.act(inputs, noise)
+                actions = output.actions.to(observation.proprio.device)
+            with _timed(seconds, "simulate"):
+                transition = self.env.step(actions)
+            with _timed(seconds, "infer"):
+                if buffer is None:
+                    buffer = RolloutBuffer.allocate(self.steps, inputs, output)
+                buffer.record(t, inputs, output, transition)
+                self._value_truncated(actor, transition, buffer.final_value[t])
+            episodes += [record for _, record in transition.episodes]
+            observation = transition.observation
+        assert buffer is not None
+        with _timed(seconds, "infer"):
+            buffer.next_value[:] = actor.value(actor.process(observation).to(self.device))
+        return Rollout(buffer, episodes, seconds)
+
+    def _value_truncated(self, actor: Actor, transition: Transition, final_value: Float[Tensor, " n"]) -> None:
+        """Fills in V of the last observation of every episode that ran out of time in this step."""
+        rows = (transition.truncated & ~transition.terminated & transition.valid).nonzero().squeeze(1)
+        if len(rows) and transition.final_observation is not None:
+            last = actor.process(transition.final_observation[rows]).to(self.device)
+            final_value[rows.to(self.device)] = actor.value(last)
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = perf_counter()
+    yield
+    seconds[phase] += perf_counter() - start

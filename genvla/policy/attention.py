@@ -1,0 +1,60 @@
+"""Attention and rotary positions, shared by the vision tower and the transformer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+AttentionKind = Literal["eager", "sdpa"]
+
+
+def attend(
+    query: Float[Tensor, "b n h d"],
+    key: Float[Tensor, "b s g d"],
+    value: Float[Tensor, "b s g d"],
+    allowed: Bool[Tensor, "b s"] | None = None,
+    *,
+    softcap: float | None = None,
+    kind: AttentionKind = "eager",
+) -> Float[Tensor, "b n hd"]:
+    """Softmax attention of h query heads over g <= h key heads (query head i reads key head i // (h / g)).
+
+    allowed: the keys that may be read, the same for all queries of a sample; at least one per sample. softcap: logits become
+    c * tanh(logits / c). The heads stay the last but one axis, so that a single key head needs no copy of anything.
+    """
+    b, n, h, d = query.shape
+    groups = key.shape[2]
+    if kind == "sdpa" and softcap is None:
+        mask = None if allowed is None else allowed[:, None, None, :]
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=groups != h)
+        return mixed.transpose(1, 2).reshape(b, n, h * d)
+    grouped = query.reshape(b, n, groups, h // groups, d).transpose(1, 2).reshape(b, groups, n * (h // groups), d)
+    logits = (grouped * d**-0.5) @ key.permute(0, 2, 3, 1)
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    if allowed is not None:
+        logits = logits + torch.zeros_like(allowed, dtype=logits.dtype).masked_fill(~allowed, float("-inf"))[:, None, None]
+    weights = torch.softmax(logits, dim=-1, dtype=torch.float32).to(value.dtype)
+    mixed = weights @ value.transpose(1, 2)  # [b, g, n * h/g, d]
+    return mixed.reshape(b, groups, n, h // groups, d).transpose(1, 2).reshape(b, n, h * d)
+
+
+def rotary_angles(
+    positions: Int[Tensor, "b n"], head_dim: int, theta: float
+) -> tuple[Float[Tensor, "b n 1 half"], Float[Tensor, "b n 1 half"]]:
+    """Cosine and sine of position * theta^(-2i / head_dim), in fp32 (RoFormer, arXiv 2104.09864)."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions[:, :, None, None].float() * theta**-exponents
+    return angles.cos(), angles.sin()
+
+
+def rotate(x: Float[Tensor, "b n h d"], angles: tuple[Tensor, Tensor]) -> Float[Tensor, "b n h d"]:
+    """Rotary embedding in the half-split layout: entry i is paired with entry i + d/2."""
+    cos, sin = (a.to(x.dtype) for a in angles)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -1,0 +1,1 @@
+"""The WidowX 250S: description, kinematics and control. Knows neither simulator nor policy."""

@@ -1,0 +1,281 @@
+"""Many environments in one process: the slots of a vector environment, whichever process they live in."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genvla.robots import kinematics
+from genvla.robots.control import TargetPoseControl
+from genvla.robots.rotations import matrix_to_euler
+from genvla.seeding import derive_seed
+from genvla.sim.config import SimConfig
+from genvla.sim.expert import Demonstration, ScriptedExpert
+from genvla.sim.scene_env import SceneEnv
+from genvla.sim.success import Touches
+from genvla.types import ACTION_DIM, CHUNK_SIZE, PRIVILEGED_NAMES, PROPRIO_DIM, EpisodeRecord, EpisodeSpec
+from scenegen.loader import SceneSet, load_scene_set
+
+HOLD = np.zeros(ACTION_DIM, dtype=np.float32)
+"""An action that moves nothing and opens nothing further; for slots that idle."""
+
+
+def observation_arrays(num: int, image_size: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and types of what a host reports of `num` slots, apart from text."""
+    image = ((num, 1, image_size, image_size, 3), np.dtype(np.uint8))
+    proprio = ((num, PROPRIO_DIM), np.dtype(np.float32))
+    privileged = ((num, len(PRIVILEGED_NAMES)), np.dtype(np.float32))
+    flag = ((num,), np.dtype(np.bool_))
+    return {
+        "images": image,
+        "proprio": proprio,
+        "privileged": privileged,
+        "final_images": image,
+        "final_proprio": proprio,
+        "final_privileged": privileged,
+        "terminated": flag,
+        "truncated": flag,
+        "actions": ((num, CHUNK_SIZE, ACTION_DIM), np.dtype(np.float32)),
+    }
+
+
+@dataclass
+class Slot:
+    """One environment's running episode; `env` is None while the slot idles."""
+
+    env: SceneEnv | None = None
+    spec: EpisodeSpec | None = None
+    chunks: int = 0
+    steps: int = 0
+    first_success: int | None = None
+    grasped: bool = False
+    touches: Touches = field(default_factory=lambda: Touches(False, True, False))
+
+    def record(self) -> EpisodeRecord:
+        assert self.env is not None and self.spec is not None
+        return EpisodeRecord(
+            scene_id=self.spec.scene_id,
+            seed=self.spec.seed,
+            success_once=self.first_success is not None,
+            success_at_end=self.touches.success,
+            grasped_once=self.grasped,
+            steps=self.steps if self.first_success is None else self.first_success,
+            chunks=self.chunks,
+            instruction=self.env.instruction,
+        )
+
+
+class Host:
+    """Runs the episodes of its slots and writes what they observe into the arrays given.
+
+    arrays: as `observation_arrays` describes them, one row a slot; the host reads `actions` and writes the rest.
+    """
+
+    def __init__(self, scenes: Path, sim: SimConfig, arrays: dict[str, np.ndarray]) -> None:
+        self._scene_set: SceneSet = load_scene_set(scenes)
+        self._sim = sim
+        self._arrays = arrays
+        self._slots = [Slot() for _ in range(len(arrays["actions"]))]
+        self._control = TargetPoseControl(len(self._slots), torch.device("cpu"))
+        self._idle_envs: dict[str, list[SceneEnv]] = defaultdict(list)
+        self._watched: set[int] = set()
+        self._frames: dict[int, list[np.ndarray]] = {}
+        self._terminate = True
+        self.timings: dict[str, float] = defaultdict(float)
+        gc.collect()
+        gc.freeze()  # ManiSkill collects garbage for each environment it makes, and would look at every imported module each time
+
+    # ---- episodes
+
+    def reset(self, specs: Sequence[EpisodeSpec | None], terminate_on_success: bool) -> list[str]:
+        """Starts these episodes, one a slot; returns the instructions."""
+        self._terminate = terminate_on_success
+        with torch.inference_mode():
+            for index, spec in enumerate(specs):
+                self._begin(index, spec)
+            self._observe(range(len(self._slots)), "")
+        return [slot.env.instruction if slot.env else "" for slot in self._slots]
+
+    def step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str]]:
+        """Runs the chunks in `arrays["actions"]`; a slot whose episode ends goes on with its following one. Returns the finished
+        episodes by slot, and the instructions of slots that began a new one."""
+        with torch.inference_mode():
+            return self._step(following)
+
+    def _step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str]]:
+        active = [index for index, slot in enumerate(self._slots) if slot.env is not None]
+        self._frames = {index: [] for index in self._watched if index in active}
+        actions = self._arrays["actions"].copy()
+        for k in range(CHUNK_SIZE):
+            self._advance(active, actions[:, k])
+        arrays = self._arrays
+        arrays["terminated"][:] = arrays["truncated"][:] = False
+        for index in active:
+            slot = self._slots[index]
+            slot.chunks += 1
+            arrays["terminated"][index] = self._terminate and slot.first_success is not None
+            arrays["truncated"][index] = not arrays["terminated"][index] and slot.chunks >= self._sim.max_chunks
+        self._observe(np.flatnonzero(arrays["truncated"]).tolist(), "final_")
+        finished, began = [], {}
+        for index in np.flatnonzero(arrays["terminated"] | arrays["truncated"]).tolist():
+            finished.append((index, self._slots[index].record()))
+            self._begin(index, following[index])
+            env = self._slots[index].env
+            began[index] = env.instruction if env else ""
+        self._observe([index for index in active if self._slots[index].env is not None], "")
+        return finished, began
+
+    def _begin(self, index: int, spec: EpisodeSpec | None) -> None:
+        old = self._slots[index]
+        if old.env is not None:
+            self._idle_envs[old.env.layout.id].append(old.env)
+        self._slots[index] = Slot()
+        if spec is None:
+            return
+        started = time.perf_counter()
+        idle = self._idle_envs[spec.scene_id]
+        env = idle.pop() if idle else SceneEnv(scene=self._scene_set.load(spec.scene_id), sim=self._sim, obs_mode="none")
+        env.begin(spec.seed)
+        self._slots[index] = Slot(env, spec)
+        self._control.reset(torch.tensor([index]), torch.from_numpy(env.qpos()[None, :6]))
+        self.timings["reset"] += time.perf_counter() - started
+
+    def _advance(self, active: Sequence[int], actions: np.ndarray) -> None:
+        """One control step of every active slot; actions [slots, 7]."""
+        started = time.perf_counter()
+        idle = [index for index in range(len(self._slots)) if index not in set(active)]
+        actions[idle] = HOLD
+        targets = self._control.joint_targets(torch.from_numpy(actions)).numpy()
+        solved = time.perf_counter()
+        self.timings["kinematics"] += solved - started
+        for index in active:
+            slot = self._slots[index]
+            assert slot.env is not None
+            slot.env.drive(targets[index])
+            slot.env.advance()
+            slot.steps += 1
+            slot.touches = slot.env.touches()
+            slot.grasped |= slot.touches.robot and not slot.touches.table
+            if slot.touches.success and slot.first_success is None:
+                slot.first_success = slot.steps
+        self.timings["physics"] += time.perf_counter() - solved
+        for index, frames in self._frames.items():
+            frames.append(self._slots[index].env.view())  # type: ignore[union-attr]
+
+    def close(self) -> None:
+        """Frees the environments."""
+        for env in [slot.env for slot in self._slots if slot.env] + [env for envs in self._idle_envs.values() for env in envs]:
+            env.close()
+        self._slots, self._idle_envs = [], defaultdict(list)
+
+    # ---- observations
+
+    def _observe(self, indices: Sequence[int], prefix: str) -> None:
+        """Writes the observation of these slots to the arrays whose name begins with prefix."""
+        indices = [index for index in indices if self._slots[index].env is not None]
+        if not indices:
+            return
+        started = time.perf_counter()
+        images = self._arrays[f"{prefix}images"]
+        for index in indices:
+            images[index, 0] = self._slots[index].env.look()  # type: ignore[union-attr]
+        self.timings["render"] += time.perf_counter() - started
+        proprio, privileged = self._state(indices)
+        self._arrays[f"{prefix}proprio"][indices] = proprio
+        self._arrays[f"{prefix}privileged"][indices] = privileged
+
+    def _state(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Proprioception [k, 7] and simulator state [k, p] of these slots."""
+        qpos = torch.from_numpy(np.stack([self._slots[index].env.qpos() for index in indices]))  # type: ignore[union-attr]
+        proprio = kinematics.proprioception(qpos).numpy()
+        rows = np.zeros((len(indices), len(PRIVILEGED_NAMES)), dtype=np.float32)
+        for row, index, hand in zip(rows, indices, proprio, strict=True):
+            slot = self._slots[index]
+            grasp, yaw, goal = slot.env.target_state()  # type: ignore[union-attr]
+            turn = [0.0, 0.0] if np.isnan(yaw) else [np.sin(2 * yaw), np.cos(2 * yaw)]
+            touches = [slot.touches.robot, slot.touches.table, slot.touches.destination]
+            left = 1.0 - slot.chunks / self._sim.max_chunks
+            row[:] = [*grasp, *turn, *goal, *(grasp - hand[:3]), *(goal - grasp), hand[6], *touches, left]
+        np.clip(rows, -1.0, 1.0, out=rows)  # an object that fell off the table would be metres away, and a critic's loss with it
+        return proprio, rows
+
+    # ---- videos and demonstrations
+
+    def watch(self, slots: Sequence[int]) -> None:
+        """From now on every control step of these slots is photographed for people."""
+        self._watched = set(slots)
+
+    def take_frames(self) -> dict[int, list[np.ndarray]]:
+        """The photographs of the last step, by slot; those of a slot end with its episode's last control step."""
+        return self._frames
+
+    def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float) -> Iterator[tuple[int, Demonstration]]:
+        """The expert's episodes, in the order they finish, with their place in specs. noise: standard deviation of what is added to the
+        executed actions, as a share of the largest step; each episode draws its share from [0, noise]."""
+        waiting = list(enumerate(specs))[::-1]
+        running: dict[int, _Recording] = {}
+        with torch.inference_mode():
+            while waiting or running:
+                for index in range(len(self._slots)):
+                    if index not in running and waiting:
+                        place, spec = waiting.pop()
+                        self._begin(index, spec)
+                        running[index] = _Recording(place, self._slots[index], noise)
+                yield from self._demonstrate_step(running)
+
+    def _demonstrate_step(self, running: dict[int, _Recording]) -> Iterator[tuple[int, Demonstration]]:
+        indices = sorted(running)
+        proprio, privileged = self._state(indices)
+        actions = np.zeros((len(self._slots), ACTION_DIM), dtype=np.float32)
+        position, rotation = self._control.position.numpy(), self._control.rotation
+        yaw = matrix_to_euler(rotation @ torch.tensor(kinematics.TOP_DOWN, dtype=rotation.dtype).T)[:, 2].numpy()
+        for row, index in enumerate(indices):
+            image = self._slots[index].env.look()  # type: ignore[union-attr]
+            actions[index] = running[index].act(image, proprio[row], privileged[row], position[index], float(yaw[index]))
+        self._advance(indices, actions)
+        for index in indices:
+            if self._slots[index].steps >= self._sim.max_steps or running[index].finished:
+                yield running[index].place, running[index].demonstration()
+                self._begin(index, None)
+                del running[index]
+
+
+class _Recording:
+    """One demonstration in the making."""
+
+    AFTERWARDS = 2
+    """Control steps recorded after success, so that retreating is learnt too."""
+
+    def __init__(self, place: int, slot: Slot, noise: float) -> None:
+        assert slot.env is not None and slot.spec is not None
+        self.place = place
+        self._slot, self._spec, self._instruction = slot, slot.spec, slot.env.instruction
+        self._expert = ScriptedExpert(slot.env.grasp_height)
+        self._rng = np.random.default_rng(derive_seed("demonstration", slot.spec.seed))
+        self._noise = noise * self._rng.uniform() * np.array([0.05, 0.05, 0.05, 0.1, 0.1, 0.35, 0.0])
+        self._rows: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+
+    @property
+    def finished(self) -> bool:
+        first = self._slot.first_success
+        return first is not None and self._slot.steps >= first + self.AFTERWARDS
+
+    def act(self, image: np.ndarray, proprio: np.ndarray, privileged: np.ndarray, commanded: np.ndarray, commanded_yaw: float) -> np.ndarray:
+        """Records what is seen and what the expert means to do; returns what is executed."""
+        assert self._slot.env is not None
+        grasp, yaw, goal = self._slot.env.target_state()
+        meant = self._expert.action(commanded, commanded_yaw, proprio[:3], float(proprio[5]), grasp, yaw, goal)
+        self._rows.append((image[None], proprio, privileged, meant))
+        return meant + self._noise * self._rng.standard_normal(ACTION_DIM)
+
+    def demonstration(self) -> Demonstration:
+        images, proprio, privileged, actions = (np.stack(column) for column in zip(*self._rows, strict=True))
+        success = self._slot.first_success is not None
+        return Demonstration(self._spec, self._instruction, success, images, proprio, privileged, actions)

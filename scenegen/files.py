@@ -1,0 +1,41 @@
+"""Writing that is atomic and gives equal bytes for equal content."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write to a temporary name beside `path`, then rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
+    """An npz archive without the time of day in it."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            member = io.BytesIO()
+            np.save(member, array, allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, member.getvalue())
+    return stream.getvalue()
+
+
+def tree_digest(folder: Path, ignore: frozenset[str] = frozenset()) -> str:
+    """SHA-256 over names and contents of all files below `folder`, but those named in `ignore`."""
+    digest = sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in ignore):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

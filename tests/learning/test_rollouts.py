@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from genvla.errors import UserError
+from genvla.learning.datamodule import Minibatches
+from genvla.learning.rollouts import Decisions, RolloutCollector
+from genvla.types import CHUNK_SIZE
+from tests.learning.toy import SCENES, ToyEnv, toy_data, toy_module
+
+
+def collect(num_envs: int = 6, steps: int = 7, seed: int = 0, iteration: int = 0, **env: object):  # noqa: ANN201
+    return RolloutCollector(ToyEnv(num_envs, **env), SCENES, steps, seed, "cpu").collect(toy_module(), iteration)  # type: ignore[arg-type]
+
+
+def test_an_iteration_follows_from_seed_and_number_alone() -> None:
+    first, again = collect(iteration=3), collect(iteration=3)
+    assert torch.equal(first.buffer.chain, again.buffer.chain)
+    assert torch.equal(first.buffer.reward, again.buffer.reward)
+    assert first.episodes == again.episodes
+    assert not torch.equal(first.buffer.chain, collect(iteration=4).buffer.chain)
+    assert not torch.equal(first.buffer.chain, collect(seed=1, iteration=3).buffer.chain)
+
+
+def test_environments_keep_to_their_scene_and_never_repeat_an_episode() -> None:
+    collector = RolloutCollector(ToyEnv(4), SCENES, 1, 0, "cpu", first_slot=4)
+    assert [collector.episode(0, slot, 0).scene_id for slot in range(4)] == ["toy-1", "toy-2", "toy-0", "toy-1"]
+    seeds = [collector.episode(i, slot, k).seed for i in range(3) for slot in range(4) for k in range(3)]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_buffer_holds_what_happened() -> None:
+    rollout = collect(num_envs=6, steps=9, max_chunks=2)
+    buffer = rollout.buffer
+    assert buffer.inputs.images.dtype == torch.uint8
+    assert buffer.usable().all()
+    assert len(rollout.episodes) == int((buffer.terminated | buffer.truncated).sum())
+    assert sum(record.success_once for record in rollout.episodes) == int(buffer.terminated.sum())
+    module = toy_module()
+    values = module.value(type(buffer.inputs)(**{name: value[4] for name, value in vars(buffer.inputs).items()}))
+    torch.testing.assert_close(values, buffer.value[4])
+    assert (buffer.final_value != 0).equal(buffer.truncated)
+    # The goal is over before the toy's clock: its last observation is valued, not the next episode's first.
+    assert not torch.isclose(buffer.final_value[:-1], buffer.value[1:])[buffer.truncated[:-1]].any()
+
+
+def test_an_interrupted_episode_is_void_back_to_its_start() -> None:
+    rollout = collect(num_envs=2, steps=6, max_chunks=3, deaths=frozenset({(4, 1)}))
+    buffer, usable = rollout.buffer, rollout.buffer.usable()
+    assert usable[:, 0].all()
+    ends = (buffer.terminated | buffer.truncated)[:4, 1].nonzero().flatten().tolist()
+    start = ends[-1] + 1 if ends else 0
+    assert usable[:, 1].tolist() == [t < start or t > 4 for t in range(6)]
+    decisions, metrics = buffer.decisions(0.99, 0.95)
+    assert len(decisions) == int(usable.sum())
+    assert metrics["dropped_decisions"] == 12 - len(decisions)
+    assert decisions.returns.isfinite().all()
+
+
+def test_rows_of_the_update_are_the_usable_rows_with_their_own_inputs() -> None:
+    buffer = collect(num_envs=3, steps=5, deaths=frozenset({(2, 0)})).buffer
+    decisions, _ = buffer.decisions(0.99, 0.95)
+    torch.testing.assert_close(decisions.chain, buffer.chain[buffer.usable()])
+    torch.testing.assert_close(decisions.inputs.proprio, buffer.inputs.proprio[buffer.usable()])
+    assert decisions.advantage.mean().item() == pytest.approx(0, abs=1e-5)
+
+
+def test_the_ratio_is_1_before_the_first_update() -> None:
+    module, data = toy_module(), toy_data()
+    data.collect(module, 0)
+    for batch in data.train_dataloader():
+        metrics = module.training_step(batch)
+        assert metrics["ratio_min"].item() == pytest.approx(1, abs=1e-5)
+        assert metrics["ratio_max"].item() == pytest.approx(1, abs=1e-5)
+        assert metrics["approx_kl"].item() == pytest.approx(0, abs=1e-5)
+
+
+def test_recomputing_changes_nothing_where_acting_and_updating_agree() -> None:
+    module, plain, recomputed = toy_module(), toy_data(), toy_data(recompute_log_probs=True)
+    plain.collect(module, 0)
+    recomputed.collect(module, 0)
+    torch.testing.assert_close(plain._decisions.log_prob, recomputed._decisions.log_prob, atol=1e-3, rtol=1e-5)
+
+
+def test_minibatches_cover_every_row_once_per_epoch_in_new_orders() -> None:
+    number = torch.arange(103.0)
+    rows = Decisions(number, number, number, number, number)  # type: ignore[arg-type]
+    batches = list(Minibatches(rows, 4, 3, 7, "minibatches", 0))
+    assert len(batches) == len(Minibatches(rows, 4, 3, 7)) == 12
+    assert {len(batch) for batch in batches} == {25, 26}
+    epochs = [torch.cat([batch.log_prob for batch in batches[e : e + 4]]) for e in (0, 4, 8)]
+    for order in epochs:
+        assert sorted(order.tolist()) == number.tolist()
+    assert not torch.equal(epochs[0], epochs[1])
+    again = list(Minibatches(rows, 4, 3, 7, "minibatches", 0))
+    assert all(torch.equal(a.log_prob, b.log_prob) for a, b in zip(batches, again, strict=True))
+    assert not torch.equal(batches[0].log_prob, next(iter(Minibatches(rows, 4, 3, 7, "minibatches", 1))).log_prob)
+
+
+def test_minibatches_are_about_as_large_as_asked_and_leave_out_what_is_void() -> None:
+    data = toy_data(num_envs=10, steps=8, minibatch_size=30, epochs=1)
+    data.env.deaths = frozenset({(0, 0)})
+    metrics = data.collect(toy_module(), 0)
+    assert metrics["decisions"] == 79
+    assert [len(batch) for batch in data.train_dataloader()] == [27, 26, 26]
+    assert metrics["env_steps"] == 80 * CHUNK_SIZE
+
+
+def test_losing_everything_is_an_error_and_not_an_empty_update() -> None:
+    data = toy_data(num_envs=1, steps=2)
+    data.env.deaths = frozenset({(0, 0), (1, 0)})
+    with pytest.raises(UserError, match="workers died"):
+        data.collect(toy_module(), 0)
+
+
+def test_success_is_reported_for_all_and_for_each_scene() -> None:
+    rollout = toy_data().collect(toy_module(), 0)["rollout"]
+    assert set(rollout["scene_success"]) == set(SCENES)
+    assert 0 < rollout["success"] < 1
+    assert min(rollout["scene_success"].values()) <= rollout["success"] <= max(rollout["scene_success"].values())

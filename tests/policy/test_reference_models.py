@@ -1,0 +1,130 @@
+"""Our blocks against transformers' on shared random weights, and the real layout's size and names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GemmaConfig, GemmaModel, SiglipVisionConfig, SiglipVisionModel
+
+from genvla.policy.attention import attend
+from genvla.policy.gemma import JointConfig, JointTransformer, MixtureConfig
+from genvla.policy.pi0 import Pi0, Pi0Config, openpi_sinusoid, sinusoid
+from genvla.policy.siglip import Siglip, SiglipConfig
+
+
+def shake(module: torch.nn.Module) -> None:
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.15)
+
+
+@pytest.mark.parametrize("kind", ["eager", "sdpa"])
+def test_siglip_equals_transformers(kind: str) -> None:
+    reference = SiglipVisionModel(
+        SiglipVisionConfig(
+            hidden_size=32,
+            intermediate_size=40,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            image_size=12,
+            patch_size=4,
+            vision_use_head=False,
+        )
+    ).eval()
+    shake(reference)
+    ours = Siglip(SiglipConfig(12, 4, 32, 2, 4, 40, stem="patch", stem_channels=(), coordinate_channels=False, attention=kind))
+    weights = reference.state_dict()
+    ours.load_state_dict({k if k.startswith("vision_model.") else f"vision_model.{k}": v for k, v in weights.items()})
+    pixels = torch.rand(3, 3, 12, 12) * 2 - 1
+    torch.testing.assert_close(ours(pixels), reference(pixels).last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["eager", "sdpa"])
+@pytest.mark.parametrize("stream", ["vlm", "action"])
+def test_both_mixtures_equal_gemma(kind: str, stream: str) -> None:
+    reference = GemmaModel(
+        GemmaConfig(
+            vocab_size=8,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=8,
+            attn_implementation="eager",
+        )
+    ).eval()
+    shake(reference)
+    mixture, other = MixtureConfig(24, 40), MixtureConfig(16, 16)
+    vlm, action = (mixture, other) if stream == "vlm" else (other, mixture)
+    ours = JointTransformer(JointConfig(vlm, action, 3, 4, 2, 8, feature_layer=3, attention=kind))
+    weights = {k: v for k, v in reference.state_dict().items() if not k.startswith("embed_tokens")}
+    ours.mixtures[stream].load_state_dict(weights)
+    x = torch.randn(2, 6, 24)
+    scale = 24**0.5  # GemmaModel multiplies its inputs by it when they are ids only, in some versions also embeddings
+    full = torch.zeros(2, 1, 6, 6)
+    expected = reference(inputs_embeds=x, attention_mask=full, position_ids=torch.arange(6).expand(2, -1)).last_hidden_state
+    rescaled = reference(
+        inputs_embeds=x / scale, attention_mask=full, position_ids=torch.arange(6).expand(2, -1)
+    ).last_hidden_state
+    if stream == "vlm":
+        mask = torch.ones(2, 6, dtype=torch.bool)
+        prefix = ours.prefix(x, torch.zeros(2, 1, 16), mask, continue_positions=False, features=True)
+        result = prefix.hidden
+    else:
+        empty = ours.prefix(
+            torch.zeros(2, 1, 16),
+            torch.zeros(2, 1, 24),
+            torch.ones(2, 1, dtype=torch.bool),
+            continue_positions=False,
+            features=False,
+        )
+        nothing = replace(
+            empty, keys=tuple(k[:, :0] for k in empty.keys), values=tuple(v[:, :0] for v in empty.values), mask=empty.mask[:, :0]
+        )
+        result = ours.actions(x, nothing)
+    matches = [torch.allclose(result, candidate, atol=1e-5, rtol=1e-5) for candidate in (expected, rescaled)]
+    assert any(matches)
+
+
+def test_eager_and_sdpa_agree_on_grouped_heads_and_masks() -> None:
+    query, key, value = torch.randn(3, 5, 6, 8), torch.randn(3, 7, 2, 8), torch.randn(3, 7, 2, 8)
+    allowed = torch.rand(3, 7) < 0.6
+    allowed[:, 0] = True
+    torch.testing.assert_close(attend(query, key, value, allowed, kind="eager"), attend(query, key, value, allowed, kind="sdpa"))
+
+
+def test_softcap_bounds_logits() -> None:
+    query, key = torch.full((1, 1, 1, 4), 100.0), torch.tensor([1.0, -1.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4) * 100
+    value = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, 1, 4)
+    weight = attend(query, key, value, softcap=1.0)[0, 0, 0]
+    assert weight.item() == pytest.approx(1 / (1 + torch.e**-2), abs=1e-5)  # logits +1 and -1
+
+
+def test_open_pi_zero_layout() -> None:
+    with torch.device("meta"):
+        model = Pi0(Pi0Config.open_pi_zero())
+    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    assert sum(p.numel() for p in model.parameters()) == 3_238_100_727  # of the released checkpoints
+    assert len(shapes) == 938 - 163  # the checkpoint's 938 keys count the aliased expert's 163 twice
+    expert = ("joint_model.mixtures.action.", "action_encoder.", "action_decoder.", "proprio_encoder.")
+    assert sum(p.numel() for n, p in model.named_parameters() if n.startswith(expert)) == 314_636_295
+    assert shapes["vision_tower.vision_model.embeddings.patch_embedding.weight"] == (1152, 3, 14, 14)
+    assert shapes["vision_tower.vision_model.encoder.layers.26.self_attn.out_proj.bias"] == (1152,)
+    assert shapes["multi_modal_projector.linear.weight"] == (2048, 1152)
+    assert shapes["joint_model.mixtures.vlm.layers.17.mlp.down_proj.weight"] == (2048, 16384)
+    assert shapes["joint_model.mixtures.action.layers.0.self_attn.o_proj.weight"] == (1024, 2048)
+    assert shapes["action_encoder.linear_2.weight"] == (1024, 2048)
+    assert shapes["embed_tokens.weight"] == (257216, 2048)
+
+
+def test_time_embeddings_match_published_values() -> None:
+    ours = sinusoid(torch.tensor([0.5]), 1024, 10_000.0)[0]
+    expected = {0: 0.479426, 1: 0.471569, 100: 0.082357, 511: 5.0e-5, 512: 0.877583, 513: 0.881829}
+    for index, value in expected.items():
+        assert ours[index].item() == pytest.approx(value, abs=2e-6)
+    theirs = openpi_sinusoid(torch.tensor([0.5]), 1024)[0]
+    for index, value in {1: 0.900485, 100: 0.822128, 511: 0.707107, 513: -0.434887}.items():
+        assert theirs[index].item() == pytest.approx(value, abs=2e-6)
