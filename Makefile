@@ -5,7 +5,7 @@
 
 CONFIG ?= configs/ppoflow_cpu.yaml
 SCENES ?= scenes/cpu
-SCENE_ARGS ?= --count 60 --heldout 10
+SCENE_ARGS ?= --count 64 --heldout 14 --xy_range 0.06 --poses 128
 TORCH ?= 2.13.0
 JOBS ?= 2
 

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from scenegen.build import SceneSpec
 from scenegen.designer.tasks import generate_tasks
 from scenegen.errors import UserError
 from scenegen.pipeline import BuildSummary, SceneResult, plan, run_build
@@ -70,7 +71,7 @@ def _sentences(tasks: Path | None, count: int | None, seed: int) -> list[str]:
     return sentences
 
 
-def _run(specs: list, output: Path, heldout: int, seed: int, workers: int, preview: bool) -> int:  # type: ignore[type-arg]
+def _run(specs: Sequence[SceneSpec], output: Path, heldout: int, seed: int, workers: int, preview: bool) -> int:
     console = Console(stderr=True)
     columns = (TextColumn("scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[last]}"))
     summary = BuildSummary()

@@ -33,8 +33,8 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One scene. poses [k, n, 7] are world x, y, z, qw, qx, qy, qz of the n objects in k start placements; offsets [k, n, 2] are their
-    planar distances [m] from nominal."""
+    """One scene. poses [k, n, 7] are world x, y, z, qw, qx, qy, qz of the n objects in k start placements; offsets [k, n,
+    2] are their planar distances [m] from nominal."""
 
     bundle: SceneBundle
     folder: Path
@@ -91,7 +91,8 @@ class SceneSet:
 
 
 def load_scene_set(directory: str | Path) -> SceneSet:
-    """Read `scene_set.jsonl` in `directory`. Raises UserError when it is missing, malformed or names scenes that are not there."""
+    """Read `scene_set.jsonl` in `directory`. Raises UserError when it is missing, malformed or names scenes that are not
+    there."""
     folder = Path(directory).absolute()
     manifest = folder / MANIFEST_FILE
     if not manifest.is_file():
@@ -112,7 +113,8 @@ def load_scene_set(directory: str | Path) -> SceneSet:
 
 
 def load_scene(path: str | Path) -> Scene:
-    """Read one scene from its folder or its scene.json. Raises UserError naming file and field when anything is missing or wrong."""
+    """Read one scene from its folder or its scene.json. Raises UserError naming file and field when anything is missing
+    or wrong."""
     file = Path(path).absolute()
     file = file / SCENE_FILE if file.is_dir() else file
     if not file.is_file():

@@ -57,7 +57,8 @@ class BuildSummary:
     def line(self) -> str:
         built = [result.seconds for result in self.results if not result.reused]
         categories = Counter(category for result in self.accepted for category in result.categories)
-        text = f"{len(self.accepted)} scenes accepted ({sum(r.reused for r in self.accepted)} already there), {len(self.rejected)} rejected"
+        reused = sum(result.reused for result in self.results)
+        text = f"{len(self.accepted)} scenes accepted ({reused} already there), {len(self.rejected)} rejected"
         text += f"; {sum(categories.values())} objects of {len(categories)} categories; {self.seconds:.1f} s"
         text += f", {sum(built) / len(built):.2f} s per scene and core" if built else ""
         reasons = Counter(result.reason for result in self.rejected)
@@ -103,7 +104,7 @@ def _prepare(specs: Sequence[SceneSpec], output: Path) -> None:
     strange = sorted(entry.name for entry in output.iterdir() if entry.name not in known) if output.is_dir() else []
     if strange:
         raise UserError(
-            f"output: {output} holds {strange[0]!r}, which is no part of a scene set; wanted an empty folder or a set to go on with"
+            f"output: {output} holds {strange[0]!r}, which is no part of a scene set; wanted an empty folder or a set"
         )
     scenes = output / SCENES
     scenes.mkdir(parents=True, exist_ok=True)
@@ -117,7 +118,7 @@ def _prepare(specs: Sequence[SceneSpec], output: Path) -> None:
             )
         elif load_scene(entry).bundle.build_key != keys[entry.name]:
             raise UserError(
-                f"output: {entry} was built with another seed, other options or another version; wanted an empty folder or the same"
+                f"output: {entry} was built with another seed, other options or version; wanted an empty folder or the same"
             )
 
 

@@ -1,11 +1,13 @@
-"""The file formats: what a task means (SceneGraph), what was made for it (AssetRecord) and the scene a simulator loads (SceneBundle).
+"""The file formats: what a task means (SceneGraph), what was made for it (AssetRecord) and the scene a simulator
+loads (SceneBundle).
 
 Units are metres, kilograms, radians. Frames:
 
-* World: z up, the floor at z = 0. The robot's base stands on the table top at (0, 0, h), facing +x, so that a point of the world and
-  the same point in the robot's base frame differ only by h in z.
-* Object: z up, z = 0 is the plane it rests on, the origin lies below the middle of the object: below where to grasp a target and
-  below what carries in a destination. Meshes (OBJ) are written in this frame, in metres, without scale or rotation.
+* World: z up, the floor at z = 0. The robot's base stands on the table top at (0, 0, h), facing +x, so that a point
+  of the world and the same point in the robot's base frame differ only by h in z.
+* Object: z up, z = 0 is the plane it rests on, the origin lies below the middle of the object: below where to grasp a
+  target and below what carries in a destination. Meshes (OBJ) are written in this frame, in metres, without scale or
+  rotation.
 * Quaternions are w, x, y, z.
 
 All file names are relative to the folder of the scene (`scene.json`) or of the set (`scene_set.jsonl`), with forward slashes.
@@ -78,7 +80,8 @@ class Pose(Model):
 
 
 class NodeSpec(Model):
-    """One thing of a scene before it exists. `category` is a family's name; `size` picks the small or the large end of its range."""
+    """One thing of a scene before it exists. `category` is a family's name; `size` picks the small or the large end of
+    its range."""
 
     id: Slug
     name: Name
@@ -179,9 +182,9 @@ class SceneGraph(Model):
 
 
 class PhysicsSpec(Model):
-    """Of a solid of uniform `density` (the mass over the volume of the collision hulls, so that a simulator that is given the hulls
-    with this density arrives at `mass_kg`, `com_m` and `inertia` by itself). `inertia` is about the centre of mass in the axes of the
-    object: xx, yy, zz, xy, xz, yz [kg m2]."""
+    """Of a solid of uniform `density` (the mass over the volume of the collision hulls, so that a simulator that is given
+    the hulls with this density arrives at `mass_kg`, `com_m` and `inertia` by itself). `inertia` is about the centre of
+    mass in the axes of the object: xx, yy, zz, xy, xz, yz [kg m2]."""
 
     mass_kg: Positive
     density: Positive
@@ -212,9 +215,9 @@ class Cavity(Model):
 class AssetRecord(Model):
     """A made object. `asset_id` is the SHA-256 of its files.
 
-    grasp_yaw_rad is the direction, in the object frame about z, along which the fingers close (the narrow axis); any direction does
-    when grasp_symmetric. grasp_height_m is the height above the base at which to hold it, grasp_width_m what the fingers then span.
-    goal_point is the middle of the surface that carries what is put on or in this object.
+    grasp_yaw_rad is the direction, in the object frame about z, along which the fingers close (the narrow axis); any
+    direction does when grasp_symmetric. grasp_height_m is the height above the base at which to hold it, grasp_width_m
+    what the fingers then span. goal_point is the middle of the surface that carries what is put on or in this object.
     """
 
     asset_id: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -310,7 +313,8 @@ class Workspace(Model):
 
 
 class LayoutEntry(Model):
-    """The bank of start placements, and what the physics check of a sample of them measured. The first placement is the nominal one.
+    """The bank of start placements, and what the physics check of a sample of them measured. The first placement is the
+    nominal one.
 
     `poses_file` is an npz with `poses` float32 [count, n_objects, 7] (world x, y, z, qw, qx, qy, qz; objects in the order of the
     scene) and `offsets` float32 [count, n_objects, 2] (planar distance from nominal_xy).
@@ -330,7 +334,7 @@ class LayoutEntry(Model):
 class SceneBundle(Model):
     """The content of `scene.json`. `build_key` is a digest of all that decided the scene: same key, same files."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     scene_id: Slug
     build_key: str
     seed: int

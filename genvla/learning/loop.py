@@ -128,11 +128,12 @@ class Loop:
         while not self.finished:
             start = perf_counter()
             metrics = self.iterate()
-            self.seconds += perf_counter() - start
+            self.seconds = self.fabric.broadcast(self.seconds + perf_counter() - start)
             self.iteration += 1
             start = perf_counter()
             self._conclude(metrics)
-            self.seconds += perf_counter() - start
+            # One clock for all, lest one process stops and the others wait for it.
+            self.seconds = self.fabric.broadcast(self.seconds + perf_counter() - start)
 
     def iterate(self) -> dict[str, Any]:
         """Collects and updates once. Returns what to log."""
@@ -213,7 +214,8 @@ class Loop:
         """After an iteration: evaluate and save where it is time to, log, show."""
         config, is_best = self.config, False
         if self.evaluate and config.evaluate_every and self.iteration % config.evaluate_every == 0 and not self.finished:
-            evaluation, score = self.evaluate()
+            mine = self.evaluate() if self.fabric.is_global_zero else None
+            evaluation, score = self.fabric.broadcast(mine)
             metrics = {**metrics, **evaluation}
             is_best = self.best_score is None or score > self.best_score
             self.best_score = score if is_best else self.best_score

@@ -108,13 +108,12 @@ class RmsNorm(nn.Module):
         self.weight = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
-        return (rms_normalise(x) * (1.0 + self.weight.float())).to(x.dtype)
+        return F.rms_norm(x.float(), self.weight.shape, 1.0 + self.weight.float(), 1e-6).to(x.dtype)
 
 
 def rms_normalise(x: Float[Tensor, "*b d"]) -> Float[Tensor, "*b d"]:
     """x / rms(x) in fp32."""
-    x = x.float()
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-6)
+    return F.rms_norm(x.float(), x.shape[-1:], eps=1e-6)
 
 
 class Attention(nn.Module):

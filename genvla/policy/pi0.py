@@ -28,13 +28,13 @@ class Pi0Config:
     vision: SiglipConfig = SiglipConfig()
     """The vision tower."""
     joint: JointConfig = JointConfig(
-        vlm=MixtureConfig(width=128, mlp=256),
+        vlm=MixtureConfig(width=96, mlp=192),
         action=MixtureConfig(width=128, mlp=512),
-        layers=4,
+        layers=3,
         heads=4,
         kv_heads=1,
         head_dim=32,
-        feature_layer=3,
+        feature_layer=2,
     )
     """The transformer."""
     vocab_size: int = 512

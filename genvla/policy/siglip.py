@@ -25,13 +25,13 @@ class SiglipConfig:
     """Side of the square input, pixels."""
     patch_size: int = 8
     """Pixels per token along one side: the token grid is (image_size / patch_size)^2."""
-    width: int = 128
+    width: int = 96
     """Features per token."""
     layers: int = 1
     """Transformer layers."""
     heads: int = 4
     """Attention heads; they divide the width."""
-    mlp: int = 256
+    mlp: int = 192
     """Hidden width of a layer's MLP."""
     stem: Literal["patch", "conv"] = "conv"
     """patch: one convolution of patch_size x patch_size, as SigLIP. conv: 3x3 convolutions of stride 2, which overlap."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -41,20 +42,21 @@ class Task:
 
     sentence: str
     subject: Phrase
-    relation: Relation
+    relation: Literal[Relation.ON, Relation.IN]
     object: Phrase
 
 
 def parse_task(sentence: str) -> Task:
-    """Understand "put the red block on the plate". Raises UserError when the sentence, a word, or what it asks for is not possible."""
+    """Understand "put the red block on the plate". Raises UserError when the sentence, a word, or what it asks for is not
+    possible."""
     text = " ".join(sentence.split()).strip().rstrip(".!")
     match = _TWO_STEPS.match(text.lower()) or _SENTENCE.match(text.lower())
     if match is None:
         raise UserError(
-            f"task {sentence!r}: found no 'put A on B' or 'put A in B'; wanted a verb (put, place, move ...), an object, on or in, a place"
+            f"task {sentence!r}: found no 'put A on B' or 'put A in B'; wanted a verb (put, move), an object, on or in, a place"
         )
     subject, object_ = parse_phrase(match["subject"], text), parse_phrase(match["object"], text)
-    relation = Relation.IN if match["relation"].startswith("in") else Relation.ON
+    relation: Literal[Relation.ON, Relation.IN] = Relation.IN if match["relation"].startswith("in") else Relation.ON
     _check_possible(text, subject, relation, object_)
     return Task(text, subject, relation, object_)
 
@@ -72,7 +74,7 @@ def _check_possible(text: str, subject: Phrase, relation: Relation, object_: Phr
         )
     if not fits(subject.family, object_.family):
         raise UserError(
-            f"task {text!r}: place: a {subject.family.category} is too long for a {object_.family.category}; wanted a larger place"
+            f"task {text!r}: place: a {subject.family.category} is too long for a {object_.family.category}; wanted a larger one"
         )
     if subject.family is object_.family and (subject.color is None or subject.color == object_.color or object_.color is None):
         raise UserError(

@@ -9,8 +9,9 @@ from scenegen.schema import AssetRecord, NodeSpec
 
 
 class AssetEngine(Protocol):
-    """`supports` says how well a node can be made (0 not at all .. 1 exactly). `generate` writes asset3d/<id>/result below `folder`
-    and describes it; paths in the record are relative to `folder`. Another `attempt` gives another object for the same node."""
+    """`supports` says how well a node can be made (0 not at all .. 1 exactly). `generate` writes asset3d/<id>/result
+    below `folder` and describes it; paths in the record are relative to `folder`. Another `attempt` gives another object
+    for the same node."""
 
     name: str
     version: str

@@ -1,4 +1,5 @@
-"""A bank of start placements for a scene: each object settled once by physics, placements sampled, a sample of them checked by physics.
+"""A bank of start placements for a scene: each object settled once by physics, placements sampled, a sample of them
+checked by physics.
 
 On a flat table the settled height and tilt of an object hold for every planar pose, so one settling serves the whole bank."""
 
@@ -30,7 +31,8 @@ class LayoutError(Exception):
 
 @dataclass(frozen=True)
 class Bank:
-    """poses [k, n, 7] in the world, offsets [k, n, 2] from nominal [n, 2], and what the check measured over all checked placements."""
+    """poses [k, n, 7] in the world, offsets [k, n, 2] from nominal [n, 2], and what the check measured over all checked
+    placements."""
 
     poses: NDArray[np.float32]
     offsets: NDArray[np.float32]
@@ -42,11 +44,11 @@ class Bank:
 
 
 def settle(folder: Path, assets: Sequence[AssetRecord], friction: tuple[float, float]) -> Array:
-    """The resting pose [n, 7] of each object alone on a plane at z = 0, turned back to yaw 0. Raises LayoutError for one that topples or
-    wanders off."""
+    """The resting pose [n, 7] of each object alone on a plane at z = 0, turned back to yaw 0. Raises LayoutError for one
+    that topples or wanders off."""
     bench = Bench(folder, assets, 1, friction)
     start = np.tile([0.0, 0, 0.0005, 1, 0, 0, 0], (1, len(assets), 1))
-    start[0, :, 1] = 0.5 * np.arange(len(assets))
+    start[0, :, 1] = 0.4 * (np.arange(len(assets)) - len(assets) / 2)
     motion = bench.run(start, SETTLE_SECONDS)[0]
     for asset, drift, tilt in zip(assets, motion.drift_m, motion.tilt_deg, strict=True):
         if drift > MAX_DRIFT or tilt > MAX_TILT_DEG:
@@ -68,8 +70,8 @@ def build_bank(
     goal: tuple[int, int],
     rng: np.random.Generator,
 ) -> Bank:
-    """`count` placements of assets (hulls: their points [m, 3] in the object frame) on a table at height `top`; goal = (target index,
-    destination index). Raises LayoutError when no arrangement passes."""
+    """`count` placements of assets (hulls: their points [m, 3] in the object frame) on a table at height `top`; goal =
+    (target index, destination index). Raises LayoutError when no arrangement passes."""
     rest = settle(folder, assets, friction)
     footprints = [footprint(points) for points in hulls]
     bench = Bench(folder, assets, min(CHECKED, count), friction)

@@ -14,17 +14,23 @@ from scenegen.schema import AssetRecord
 
 Array = NDArray[np.float64]
 HZ = 200
+HALF_WIDTH = 2.5
+"""Of the plane, along y [m]."""
+
+TOUCH = 0.001
+"""Surfaces nearer than this [m] are in touch."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What happened to the n objects of one placement: drift [m] and tilt [deg] from where they started; the deepest penetration [m]
-    at the start; the pairs that touched at the start; the final poses [n, 7]."""
+    """What happened to the n objects of one placement: drift [m] and tilt [deg] from where they started; the deepest
+    penetration [m] at the start; the pairs in touch at the start and at the end, with the plane as -1; the final poses [n, 7]."""
 
     drift_m: Array
     tilt_deg: Array
     penetration_m: float
     touching: frozenset[frozenset[int]]
+    resting: frozenset[frozenset[int]]
     final: Array
 
 
@@ -34,11 +40,14 @@ class Bench:
     SPACING = 4.0
 
     def __init__(self, folder: Path, assets: Sequence[AssetRecord], copies: int, friction: tuple[float, float]) -> None:
+        sapien.physx.clear_cache()  # it keeps meshes by file name, and another attempt at a scene writes the same names
         self.scene = sapien.Scene([sapien.physx.PhysxCpuSystem()])
         self.scene.set_timestep(1 / HZ)
         ground = self.scene.create_actor_builder()
         half = self.SPACING * (copies + 1)
-        ground.add_box_collision(sapien.Pose([half - self.SPACING, 0, -0.05]), [half, 2.0, 0.05], self._material(*friction, 0.0))
+        ground.add_box_collision(
+            sapien.Pose([half - self.SPACING, 0, -0.05]), [half, HALF_WIDTH, 0.05], self._material(*friction, 0.0)
+        )
         ground.build_static(name="ground")
         self.bodies: list[list[sapien.physx.PhysxRigidDynamicComponent]] = []
         for _ in range(copies):
@@ -78,7 +87,7 @@ class Bench:
                 continue
             separation = min((point.separation for point in contact.points), default=1.0)
             deepest = max(deepest, -separation)
-            if min(ids) >= 0 and separation < 0:
+            if separation < TOUCH:
                 pairs.add(frozenset(ids))
         return deepest, frozenset(pairs)
 
@@ -86,7 +95,8 @@ class Bench:
         final = np.array([[*body.entity.pose.p, *body.entity.pose.q] for body in self.bodies[copy]], float)
         final[:, 0] -= copy * self.SPACING
         drift = np.linalg.norm(final[:, :3] - start[:, :3], axis=1)
-        return Motion(drift, _angle_between_ups(start[:, 3:], final[:, 3:]), penetration, touching, final)
+        resting = self._contacts(copy)[1]
+        return Motion(drift, _angle_between_ups(start[:, 3:], final[:, 3:]), penetration, touching, resting, final)
 
 
 def up_axis(q: Array) -> Array:

@@ -27,7 +27,7 @@ class Footprint:
         return float(np.linalg.norm(self.outline, axis=1).max())
 
 
-_DRAWS = 2048
+_DRAWS = 4096
 _ROUNDS = 60
 
 
@@ -69,20 +69,19 @@ def sample(
 ) -> tuple[Array, Array]:
     """Positions [k, n, 2] and yaws [k, n] of `count` placements, or of fewer when they are too hard to find.
 
-    Each centre is uniform within xy_range of its nominal [n, 2] and within the workspace. Drawn again as a whole are placements in which
-    two outlines are nearer than clearance, one is not all in the camera's picture or nearer to the robot than min_x_m, or something
-    hides the middle of the target.
+    Each centre is uniform within xy_range of its nominal [n, 2] and within the workspace. Drawn again as a whole are
+    placements in which two outlines are nearer than clearance, one is not all in the camera's picture or nearer to the
+    robot than min_x_m, or something hides the middle of the target.
     """
-    low, high = np.array([workspace.x[0], workspace.y[0]]), np.array([workspace.x[1], workspace.y[1]])
     order = np.argsort([-footprint.radius for footprint in footprints])
     kept_xy, kept_yaw, found = [], [], 0
     for _ in range(_ROUNDS):
-        xy = rng.uniform(np.maximum(nominal - xy_range, low), np.minimum(nominal + xy_range, high), (_DRAWS, *nominal.shape))
-        yaw = rng.uniform(0, 2 * np.pi, (_DRAWS, len(nominal)))
-        good = np.arange(_DRAWS)
+        alone = [_alone(*item, xy_range, workspace, rng) for item in zip(footprints, nominal, strict=True)]
+        draws = min(len(yaw) for _, yaw in alone)
+        xy = np.stack([places[:draws] for places, _ in alone], axis=1)
+        yaw = np.stack([turns[:draws] for _, turns in alone], axis=1)
+        good = np.arange(draws)
         for rank, i in enumerate(order):
-            shape = transform(footprints[i].outline, xy[good, i], yaw[good, i])
-            good = good[(shape[..., 0].min(axis=1) >= workspace.min_x_m) & visible(shape)]
             for j in order[:rank]:
                 good = good[_clear(footprints, i, j, xy[good], yaw[good], clearance)]
         for i in set(range(len(footprints))) - {target}:
@@ -94,6 +93,18 @@ def sample(
         if found >= count:
             break
     return np.concatenate(kept_xy)[:count], np.concatenate(kept_yaw)[:count]
+
+
+def _alone(
+    footprint: Footprint, nominal: Array, xy_range: float, workspace: Workspace, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Positions [m, 2] and yaws [m] at which one object is where it may be, the others left aside; m is at most _DRAWS."""
+    low = np.maximum(nominal - xy_range, [workspace.x[0], workspace.y[0]])
+    high = np.minimum(nominal + xy_range, [workspace.x[1], workspace.y[1]])
+    xy, yaw = rng.uniform(low, high, (_DRAWS, 2)), rng.uniform(0, 2 * np.pi, _DRAWS)
+    shape = transform(footprint.outline, xy, yaw)
+    allowed = (shape[..., 0].min(axis=1) >= workspace.min_x_m) & visible(shape)
+    return xy[allowed], yaw[allowed]
 
 
 def _clear(footprints: Sequence[Footprint], i: int, j: int, xy: Array, yaw: Array, clearance: float) -> NDArray[np.bool_]:

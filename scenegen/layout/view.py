@@ -9,7 +9,8 @@ Array = NDArray[np.float64]
 
 EYE, LOOK_AT = (0.0, -0.16, 0.36), (0.332, 0.023, 0.0)
 FOV_DEG = 42.1
-"""The over-the-shoulder camera of the Bridge set-up in the robot's base frame, its vertical field of view (SIMPLER, arXiv 2405.05941)."""
+"""The over-the-shoulder camera of the Bridge set-up in the robot's base frame, its vertical field of view (SIMPLER,
+arXiv 2405.05941)."""
 
 ASPECT = 4 / 3
 MARGIN = 0.05
@@ -37,10 +38,11 @@ def visible_edges() -> tuple[Array, Array]:
 def visible(points: Array) -> NDArray[np.bool_]:
     """Whether all of the points [k, m, 2] of each outline on the table are in the picture: [k]."""
     normals, offsets = visible_edges()
-    return (points @ normals.T >= offsets).all(axis=(-2, -1))
+    return np.all(points @ normals.T >= offsets, axis=(-2, -1))
 
 
 def sight_lines(points: Array, height: float, above: float) -> Array:
-    """Seen from above, the way [k, 2, 2] on which the line from each point [k, 2] at `height` to the eye runs below the height `above`."""
+    """Seen from above, the way [k, 2, 2] on which the line from each point [k, 2] at `height` to the eye runs below the
+    height `above`."""
     rise = max(above - height, 0.0) / (EYE[2] - height)
     return np.stack([points, points + rise * (np.array(EYE[:2]) - points)], axis=1)

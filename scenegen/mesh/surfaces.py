@@ -70,7 +70,8 @@ def quad(corners: ArrayLike) -> Surface:
 
 
 def hexahedron(corners: ArrayLike, faces: Sequence[str] = tuple(_HEXAHEDRON_FACES)) -> Surface:
-    """Six (or the named) flat faces over 8 corners: the lower four counter-clockwise seen from above from the front left, then the upper."""
+    """Six (or the named) flat faces over 8 corners: the lower four counter-clockwise seen from above from the front left,
+    then the upper."""
     points = np.asarray(corners, float)
     return join([quad(points[list(_HEXAHEDRON_FACES[name])]) for name in faces])
 
@@ -89,8 +90,9 @@ def ring(radius: float, z: float, segments: int, phase: float = 0.0) -> Array:
 
 
 def lathe(profile: Sequence[tuple[float, float]], segments: int, crease_deg: float = 35.0) -> Surface:
-    """The surface of revolution of a profile (radius, z) walked so that the outside lies to its right: from the middle of the bottom
-    out, up, and back to the axis. Normals are smooth but where the profile bends by more than the crease angle."""
+    """The surface of revolution of a profile (radius, z) walked so that the outside lies to its right: from the middle of
+    the bottom out, up, and back to the axis. Normals are smooth but where the profile bends by more than the crease
+    angle."""
     points = np.asarray(profile, float)
     steps = np.diff(points, axis=0)
     lengths = np.linalg.norm(steps, axis=1)
@@ -173,7 +175,8 @@ def _fan(loop: Array, v: float) -> Surface:
 
 
 def slab(outline: ArrayLike, bottom: float, top: float) -> tuple[Surface, Surface]:
-    """An upright prism over a convex outline [n, 2], counter-clockwise: the top with the texture laid flat on it, and all the rest."""
+    """An upright prism over a convex outline [n, 2], counter-clockwise: the top with the texture laid flat on it, and all
+    the rest."""
     flat = np.asarray(outline, float)
     low, high = np.c_[flat, np.full(len(flat), bottom)], np.c_[flat, np.full(len(flat), top)]
     span = flat.max(0) - flat.min(0)

@@ -1,10 +1,10 @@
-"""Which small architecture sees best? A toy without simulator: drawn shapes on a textured table, the instruction names two of them.
+"""Which small architecture sees best? A toy without simulator: shapes on a textured table, the instruction names two of them.
 
     python tests/policy/toy_sight.py --seconds 60 --variants conv patch
 
-Each variant imitates reaching (flow loss plus grounding) for the same CPU time on one thread; printed are held-out errors. The pictures
-span 0.5 m with 64 pixels, so 7.8 mm is one pixel and 11 mm the tolerance of a grasp. By default the colours of target and destination
-are always red and blue, which asks for sight only; --binding lets the instruction decide, which takes ten times as long to learn.
+Each variant imitates reaching (flow loss plus grounding) for the same CPU time on one thread; printed are held-out errors. The
+pictures span 0.5 m with 64 pixels, so 7.8 mm is one pixel and 11 mm the tolerance of a grasp. By default the target is always red
+and the destination blue, which asks for sight only; with --binding the instruction decides, which takes much longer to learn.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=16_384)
     parser.add_argument("--variants", nargs="+", default=["patch", "conv-xy"], choices=list(VARIANTS))
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=5e-4)
     parser.add_argument("--binding", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scenegen.designer.rules import fits
+from scenegen.engines.procedural.catalog import FAMILIES
 from scenegen.engines.procedural.engine import ProceduralEngine
 from scenegen.layout.bank import CLEARANCE, WORKSPACE, LayoutError, build_bank, settle
+from scenegen.layout.physics import Bench
 from scenegen.layout.sampler import Footprint, sample, separation, transform
 from scenegen.layout.view import EYE, LOOK_AT, visible
 from scenegen.mesh.writers import read_points
-from scenegen.schema import NodeSpec, Role
+from scenegen.schema import MAX_OBJECTS, NodeSpec, Role
 from scenegen.seeds import generator
 
 SQUARE = np.array([[-1.0, -1], [1, -1], [1, 1], [-1, 1]])
@@ -87,6 +90,13 @@ def test_bank_first_is_nominal_and_records_what_physics_says(tmp_path):
     assert CLEARANCE >= 0.01
 
 
+def test_the_largest_scene_has_room_to_settle(tmp_path):
+    records = assets(tmp_path, *["block"] * MAX_OBJECTS)
+    rest = settle(tmp_path, records, (0.5, 0.4))
+    np.testing.assert_allclose(rest[:, 2], 0, atol=1e-3)
+    np.testing.assert_array_equal(rest[:, :2], 0)
+
+
 def test_what_does_not_stand_is_rejected(tmp_path):
     record = assets(tmp_path, "bottle")[0]
     obj = tmp_path / record.files.collision
@@ -95,3 +105,24 @@ def test_what_does_not_stand_is_rejected(tmp_path):
     obj.write_text("\n".join(sheared) + "\n")
     with pytest.raises(LayoutError, match="unstable bottle"):
         settle(tmp_path, [record], (0.5, 0.4))
+
+
+PLACES = [name for name, family in FAMILIES.items() if family.relations]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_every_task_that_may_be_asked_for_can_be_done(place, tmp_path):
+    """Let go a little above the goal point (above the rim of a container), every target that fits touches the place, not
+    the table, whichever way it is turned."""
+    targets = [name for name, family in FAMILIES.items() if family.graspable and fits(family, FAMILIES[place])]
+    destination, *records = assets(tmp_path, place, *targets)
+    yaws = np.pi / 4 * np.arange(4)
+    for record in records:
+        poses = np.zeros((len(yaws), 2, 7))
+        poses[:, 0, 3] = 1
+        poses[:, 1, 3], poses[:, 1, 6] = np.cos(yaws / 2), np.sin(yaws / 2)
+        poses[:, 1, :3] = destination.goal_point
+        poses[:, 1, 2] += 0.01 + (destination.cavity.depth_m if destination.cavity else 0.0)
+        bench = Bench(tmp_path, [destination, record], len(yaws), (0.55, 0.48))
+        for motion in bench.run(poses, 1.2):
+            assert {0, 1} in motion.resting and {1, -1} not in motion.resting, f"{record.category} does not stay with the {place}"

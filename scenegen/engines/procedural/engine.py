@@ -6,6 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scenegen.engines.procedural import textures
 from scenegen.engines.procedural.catalog import FAMILIES
@@ -97,7 +98,7 @@ class ProceduralEngine:
             n_vertices=len(surface.vertices),
             n_faces=len(surface.faces),
             n_hulls=len(hulls),
-            volume_m3=physics.mass_kg / physics.density,
+            volume_m3=round(physics.mass_kg / physics.density, 10),
             physics=physics,
             graspable=family.graspable,
             grasp_width_m=round(grasp.width, 6) if grasp else None,
@@ -112,17 +113,19 @@ class ProceduralEngine:
 def _physics(hulls: list[Hull], material: str, factor: float) -> PhysicsSpec:
     properties, prior = mass_properties(hulls), MATERIALS[material]
     density = prior.density * factor
-    inertia = properties.inertia * density
+    inertia = np.round(properties.inertia * density, 12) + 0.0
+    xx, yy, zz, xy, xz, yz = (float(inertia[i, j]) for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)))
     return PhysicsSpec(
-        mass_kg=properties.volume * density,
-        density=density,
+        mass_kg=round(properties.volume * density, 7),
+        density=round(density, 3),
         static_friction=prior.static_friction,
         dynamic_friction=prior.dynamic_friction,
         restitution=prior.restitution,
         com_m=_rounded(properties.com),
-        inertia=tuple(float(inertia[i, j]) for i, j in ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))),
+        inertia=(xx, yy, zz, xy, xz, yz),
     )
 
 
-def _rounded(values: object) -> tuple[float, float, float]:
-    return tuple(round(float(v), 6) + 0.0 for v in values)  # type: ignore[union-attr, attr-defined, return-value]
+def _rounded(values: ArrayLike) -> tuple[float, float, float]:
+    x, y, z = (round(float(v), 6) + 0.0 for v in np.asarray(values))
+    return x, y, z

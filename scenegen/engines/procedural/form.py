@@ -48,8 +48,9 @@ class Grasp:
 
 @dataclass
 class Form:
-    """surfaces name the texture panel they show; hulls are convex point sets; z up, base at 0. centred: the origin moves below the middle
-    of the footprint; otherwise it stays where the family put it, below where to grasp or what carries."""
+    """surfaces name the texture panel they show; hulls are convex point sets; z up, base at 0. centred: the origin moves
+    below the middle of the footprint; otherwise it stays where the family put it, below where to grasp or what
+    carries."""
 
     textures: dict[str, Image]
     surfaces: list[tuple[Surface, str]] = field(default_factory=list)
@@ -66,8 +67,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of thing. nouns are the words for it (the first is shown); speaks_color says whether sentences name its colour; relations are
-    what may be done with it as a destination; span is its longest horizontal extent at most and `room` the length of what fits on or in it."""
+    """A kind of thing. nouns are the words for it (the first is shown); speaks_color says whether sentences name its
+    colour; relations are what may be done with it as a destination; span is its longest horizontal extent at most and
+    `room` the length of what fits on or in it."""
 
     nouns: tuple[str, ...]
     colors: tuple[str, ...]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from scenegen.engines.procedural import textures
 from scenegen.engines.procedural.form import Family, Form, Grasp, Recipe
@@ -16,12 +17,12 @@ from scenegen.palette import rgb
 _SIDES = 8
 
 
-def _lying(length: float, radii: Sequence[float], bend: float = 0.0, sag: float = 1.0, ends: float = 0.4) -> Array:
-    """Rings of a body along x with the given radii, bent sideways by `bend` [m] in the middle; the outer two rings at either end are
-    `ends` half lengths apart. Its underside lies flat on z = 0 all along when sag is 1; when it is 0 the axis is straight and the body
-    touches where it is thickest."""
-    t = np.concatenate([[-1], np.linspace(ends - 1, 1 - ends, len(radii) - 2), [1]])
-    radius = np.asarray(radii)
+def _lying(length: float, radii: ArrayLike, bend: float = 0.0, sag: float = 1.0, ends: float = 0.4) -> Array:
+    """Rings of a body along x with the given radii, bent sideways by `bend` [m] in the middle; the outer two rings at
+    either end are `ends` half lengths apart. Its underside lies flat on z = 0 all along when sag is 1; when it is 0 the
+    axis is straight and the body touches where it is thickest."""
+    radius = np.asarray(radii, float)
+    t = np.concatenate([[-1], np.linspace(ends - 1, 1 - ends, len(radius) - 2), [1]])
     height = sag * radius + (1 - sag) * radius.max()
     centres = np.c_[t * length / 2, bend * (0.5 - t * t), height * np.cos(np.pi / _SIDES)]
     rings = sweep_rings(centres, radius, _SIDES)

@@ -96,7 +96,7 @@ FAMILIES = (
         0.038,
         graspable=True,
         relations=(Relation.ON,),
-        room=0.045,
+        room=0.040,
     ),
     Family(("brick", "toy brick", "lego brick", "lego"), BRIGHT, ("plastic",), _brick, 0.066, graspable=True),
     Family(("ball", "toy ball"), BRIGHT, ("rubber", "plastic"), _ball, 0.044, graspable=True),
