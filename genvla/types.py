@@ -65,7 +65,8 @@ class TensorFields:
     """Indexing and moving for a dataclass whose fields are batched tensors, lists of one item per sample, or None."""
 
     def _map(self, function: Any) -> Self:
-        return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})  # type: ignore[type-var]
+        this: Any = self  # a dataclass; of a base class, the type cannot say so
+        return replace(this, **{field.name: function(getattr(this, field.name)) for field in fields(this)})
 
     def __getitem__(self, index: Any) -> Self:
         def pick(value: Any) -> Any:
@@ -129,10 +130,10 @@ class EpisodeRecord:
 class Transition:
     """What one decision led to in each of n environments.
 
-    observation is what the policy sees next: after an episode's end, the first of the next episode. final_observation holds the last
-    one of an episode that was truncated (its other rows repeat observation); None when no row was truncated. valid is False
-    where a worker died, so that the step says nothing and the episode it belonged to is void. episodes are those that ended here, with
-    the environment each ran in.
+    observation is what the policy sees next: after an episode's end, the first of the next episode. final_observation holds the
+    last one of an episode that was truncated (its other rows repeat observation); None when no row was truncated. valid is False
+    where a worker died, so that the step says nothing and the episode it belonged to is void. episodes are those that ended here,
+    with the environment each ran in.
     """
 
     observation: Observation

@@ -70,6 +70,15 @@ def test_a_resumed_run_ends_in_the_same_bits_as_an_uninterrupted_one(config: Pat
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_before_means_before_even_if_it_is_only_asked_for_when_resuming(config: Path) -> None:
+    command = ["fit", "--config", str(config), "--module.policy_lr", "0.05"]
+    assert main([*command, "--run_dir", "whole"]) == 0
+    assert main([*command, "--run_dir", "late", "--evaluation.episodes", "0"]) == 0
+    assert main(["fit", "--resume", "late", "--evaluation.episodes", "6"]) == 0
+    whole, late = (json.loads((config.parent / run / "results.json").read_text())["scenes"] for run in ("whole", "late"))
+    assert late == whole
+
+
 def test_a_taken_run_folder_gets_a_number(config: Path) -> None:
     quick = ["fit", "--config", str(config), "--evaluation.episodes", "0", "--training.iterations", "1"]
     assert main(quick) == main(quick) == 0

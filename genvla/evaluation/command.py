@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genvla.errors import UserError
-from genvla.sim.config import SimConfig
+from genvla.sim.config import SimConfig, load_sim
 
 if TYPE_CHECKING:
     from genvla.evaluation.episodes import Film
@@ -43,8 +43,8 @@ def evaluate_command(
         seed: Seed of the evaluation; another seed draws other episodes.
         num_envs: Environments that run side by side.
         workers: Simulator processes that share them; 0 simulates in this process.
-        sim: The simulated set-up. By default the standard one, with pictures of the size that the policy reads; where any of it
-            is given, give image_size too.
+        sim: The simulated set-up. By default that of the policy's training, kept beside its weights; for a policy that has none,
+            the standard one with pictures of the size it reads. Where any of it is given, give image_size too.
         videos: Number of episodes to film; 0 writes no video.
         integration_steps: Steps in which the flow is integrated; by default those of the checkpoint.
         terminate_on_success: End a successful episode at once, which is faster; otherwise it runs to the time limit, and success
@@ -72,7 +72,7 @@ def evaluate_command(
     if integration_steps is not None:
         policy.integration_steps = integration_steps
     specs = episode_specs(scenes_of(scenes, split), seed, total=episodes)
-    sim = sim or replace(SimConfig(), image_size=policy.config.processor.image_size)
+    sim = sim or load_sim(checkpoint) or replace(SimConfig(), image_size=policy.config.processor.image_size)
     protocol = Protocol(
         split=split,
         seed=seed,
@@ -85,9 +85,15 @@ def evaluate_command(
     console = Console()
     env = make_vector_env(scenes, sim, num_envs=min(num_envs, len(specs)), workers=workers)
     try:
-        with progress_bar(len(specs), console) as progress:
+        with progress_bar(len(specs), console) as advance:
             result = evaluate_specs(
-                policy, env, specs, protocol, terminate_on_success=terminate_on_success, progress=progress, watch=film
+                policy,
+                env,
+                specs,
+                protocol,
+                terminate_on_success=terminate_on_success,
+                progress=lambda record: advance(record.success_once),
+                watch=film,
             )
     finally:
         env.close()

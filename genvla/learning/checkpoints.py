@@ -13,6 +13,7 @@ from genvla.errors import UserError
 from genvla.learning.files import atomic_path
 from genvla.policy.checkpoints import save_policy
 from genvla.policy.flow_policy import FlowPolicy
+from genvla.sim.config import SimConfig, save_sim
 
 TRAINING_STATE = "training_state.ckpt"
 
@@ -20,12 +21,13 @@ TRAINING_STATE = "training_state.ckpt"
 class Checkpoints:
     """`iteration_000010/` and so on in a folder, with `last` and `best` pointing to two of them.
 
-    Each holds a policy and the training state, and appears whole or not at all. All but the last `keep` and the best are removed.
+    Each holds a policy, the set-up it was trained in and the training state, and appears whole or not at all. All but the last `keep` and the best are removed.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, sim: SimConfig | None = None) -> None:
         self.folder = Path(folder)
         self.keep = keep
+        self.sim = sim
 
     @property
     def last(self) -> Path | None:
@@ -45,6 +47,8 @@ class Checkpoints:
             return path
         with atomic_path(path) as temporary:
             save_policy(policy, temporary)
+            if self.sim is not None:
+                save_sim(self.sim, temporary)
             fabric.save(temporary / TRAINING_STATE, state)
         self._point("last", path)
         if is_best:

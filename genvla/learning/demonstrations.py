@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 from lightning import LightningDataModule
+from rich.console import Console
 from torch import Tensor
 
 from genvla.errors import UserError
+from genvla.evaluation.progress import progress_bar
 from genvla.evaluation.provenance import digest
 from genvla.learning.augmentation import Augmentation
 from genvla.learning.datamodule import select
@@ -225,17 +227,24 @@ class DemonstrationDataModule(LightningDataModule):
                 self._set = DemonstrationSet.load(path)
             else:
                 self.setup()
-                self._set = DemonstrationSet.gather(self.env.demonstrate(self.specs(), self.noise))
+                self._set = DemonstrationSet.gather(self._demonstrate())
                 if path is not None and self.rank == 0:
                     self._set.save(path)
         return self._set
 
+    def _demonstrate(self) -> Iterator[Demonstration]:
+        specs = self.specs()
+        with progress_bar(len(specs), Console(), "demonstrations") as advance:
+            for demonstration in self.env.demonstrate(specs, self.noise):
+                advance(demonstration.success)
+                yield demonstration
+
     def specs(self) -> list[EpisodeSpec]:
-        """The episodes to demonstrate."""
+        """The episodes to demonstrate, scene by scene, so that an environment is used again before it is let go."""
         scenes = self.scene_ids()
-        return [
-            EpisodeSpec(scenes[k % len(scenes)], derive_seed(self.seed, "demonstration", k)) for k in range(self.demonstrations)
-        ]
+        count = self.demonstrations
+        order = sorted(range(count), key=lambda k: k % len(scenes))
+        return [EpisodeSpec(scenes[k % len(scenes)], derive_seed(self.seed, "demonstration", k)) for k in order]
 
     def statistics(self) -> Statistics:
         """Normalisation that fits the demonstrations."""

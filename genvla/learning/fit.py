@@ -76,7 +76,7 @@ def fit(
         policy.integration_steps = integration_steps
     scenes = data.scene_ids()
     folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
-    checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints)
+    checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
     if fabric.is_global_zero:
         describe_run(folder, settings, scenes)
         console.print(f"run: {folder}", soft_wrap=True)
@@ -90,18 +90,21 @@ def fit(
             loop = Loop(fabric, module(policy), data, training, checkpoints, tracker, lambda: validator.quick(policy))
             if not loop.resume() and tracker is not None:
                 tracker.log_config(yaml.safe_load(settings))
-            return _train_and_judge(fabric, loop, validator, folder, console)
+
+            def first() -> FlowPolicy:
+                return policy if loop.iteration == 0 else load_policy(checkpoint).to(fabric.device)
+
+            return _train_and_judge(fabric, loop, validator, first, folder, console)
         finally:
             data.teardown()
 
 
 def _train_and_judge(
-    fabric: Fabric, loop: Loop, validator: Validator, folder: Path, console: Console
+    fabric: Fabric, loop: Loop, validator: Validator, first: Callable[[], FlowPolicy], folder: Path, console: Console
 ) -> dict[str, EvaluationResult]:
-    """Before, training, after. The first process evaluates, the others wait."""
-    policy = loop.module.policy
+    """Before (what `first` gives), training, after. The first process evaluates, the others wait."""
     main = fabric.is_global_zero
-    before = validator.thorough(policy, "before") if main else {}
+    before = validator.thorough(first, "before") if main else {}
     if loop.iteration == 0:
         loop.log(evaluation_metrics(before))
     fabric.barrier()
@@ -109,7 +112,7 @@ def _train_and_judge(
         loop.display = display if main else None
         loop.run()
     film: Film = {}
-    after = validator.thorough(policy, f"iteration_{loop.iteration:06d}", film) if main else {}
+    after = validator.thorough(lambda: loop.module.policy, f"iteration_{loop.iteration:06d}", film) if main else {}
     if main:
         loop.log(evaluation_metrics(after))
         _report(loop, before, after, film, folder, console)

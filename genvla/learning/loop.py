@@ -214,8 +214,7 @@ class Loop:
         """After an iteration: evaluate and save where it is time to, log, show."""
         config, is_best = self.config, False
         if self.evaluate and config.evaluate_every and self.iteration % config.evaluate_every == 0 and not self.finished:
-            mine = self.evaluate() if self.fabric.is_global_zero else None
-            evaluation, score = self.fabric.broadcast(mine)
+            evaluation, score = self.fabric.broadcast(self.evaluate() if self.fabric.is_global_zero else ({}, 0.0))
             metrics = {**metrics, **evaluation}
             is_best = self.best_score is None or score > self.best_score
             self.best_score = score if is_best else self.best_score

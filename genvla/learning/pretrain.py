@@ -22,6 +22,7 @@ from genvla.learning.validation import EvaluationConfig, Validator, evaluation_m
 from genvla.policy.checkpoints import load_policy, save_policy
 from genvla.policy.flow_policy import FlowPolicy, FlowPolicyConfig
 from genvla.seeding import derive_seed
+from genvla.sim.config import save_sim
 
 
 def pretrain(
@@ -65,7 +66,7 @@ def pretrain(
     learner = None if start is None else load_policy(start)
     scenes = data.scene_ids()
     folder = run_folder(fabric, run_dir or Path(f"runs/pretrain-seed{seed}"), resume)
-    checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints)
+    checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
     if fabric.is_global_zero:
         describe_run(folder, settings, scenes)
         console.print(f"run: {folder}", soft_wrap=True)
@@ -87,7 +88,8 @@ def pretrain(
             if fabric.is_global_zero:
                 if output is not None:
                     save_policy(learner, output)
-                after = validator.thorough(learner, f"iteration_{loop.iteration:06d}")
+                    save_sim(data.sim, output)
+                after = validator.thorough(lambda: loop.module.policy, f"iteration_{loop.iteration:06d}")
                 loop.log(evaluation_metrics(after))
                 for result in after.values():
                     console.print(terminal_table(result))

@@ -6,7 +6,7 @@ Their episodes end at the first success, as those of training do; `genvla evalua
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
@@ -26,7 +26,7 @@ from genvla.evaluation.tables import percent
 from genvla.evaluation.videos import Clip, write_video
 from genvla.policy.flow_policy import FlowPolicy
 from genvla.sim.config import SimConfig
-from genvla.types import EpisodeSpec
+from genvla.types import EpisodeRecord, EpisodeSpec
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,10 @@ class Validator:
         self._digest = digest(scenes) if Path(scenes).exists() else ""
         self._sim = json.loads(json.dumps(asdict(sim)))
 
-    def thorough(self, policy: FlowPolicy, when: str, film: Film | None = None) -> dict[str, EvaluationResult]:
+    def thorough(self, policy: Callable[[], FlowPolicy], when: str, film: Film | None = None) -> dict[str, EvaluationResult]:
         """Evaluates on every group; what was evaluated and written before is read instead, so a resumed run does not repeat it.
 
+        policy: gives the policy, where it is needed.
         film: filled with the pictures of `config.videos` episodes of the last group.
         """
         results = {}
@@ -94,7 +95,7 @@ class Validator:
             if path.exists() and not watch:
                 results[name] = EvaluationResult.from_json(path)
                 continue
-            results[name] = self._run(policy, name, self.config.episodes, f"{when}, {name} scenes", watch)
+            results[name] = self._run(policy(), name, self.config.episodes, f"{when}, {name} scenes", watch)
             results[name].to_json(path)
         return results
 
@@ -119,7 +120,11 @@ class Validator:
         if title is None:
             return evaluate_specs(policy, self.env, specs, protocol, terminate_on_success=True, watch=watch)
         self.console.print(f"evaluating {title}: {len(specs)} episodes")
-        with progress_bar(len(specs), self.console) as progress:
+        with progress_bar(len(specs), self.console) as advance:
+
+            def progress(record: EpisodeRecord) -> None:
+                advance(record.success_once)
+
             return evaluate_specs(policy, self.env, specs, protocol, terminate_on_success=True, progress=progress, watch=watch)
 
 

@@ -119,7 +119,7 @@ def scale_privileged(privileged: Float[Tensor, "b p"]) -> Float[Tensor, "b p"]:
 class GroundingHead(nn.Module):
     """Where the target and the destination of the instruction are, and how the target lies: the entries of GROUNDING_NAMES.
 
-    Its loss is what teaches a small trunk to look. Learned queries attend to the hidden states of image and text; beside them, the
+    Its loss teaches a small trunk to look. Learned queries attend to the hidden states of image and text; beside them, the
     first camera's tokens are read place by place, by weights of their own. The queries could do alone, but for hundreds of steps
     they attend evenly and learn nothing, whereas reading by place tells each token at once what it should have seen.
     """

@@ -73,7 +73,9 @@ class BareScene:
         return picture(self.camera)
 
 
-def bench_rollout(scenes: Path, sim: SimConfig | None = None, num_envs: int = 16, chunks: int = 20, rounds: int = 5) -> dict[str, float]:
+def bench_rollout(
+    scenes: Path, sim: SimConfig | None = None, num_envs: int = 16, chunks: int = 20, rounds: int = 5
+) -> dict[str, float]:
     """Times one worker's collection against a bare SAPIEN loop over the same scene, in turns within one run.
 
     Prints environment steps per second of both, their ratio (median over the rounds), and where the environment's time goes.
@@ -112,7 +114,11 @@ def bench_rollout(scenes: Path, sim: SimConfig | None = None, num_envs: int = 16
         through.append(time.perf_counter() - started)
     steps = num_envs * chunks * CHUNK_SIZE
     ratio = float(np.median(np.array(bare) / np.array(through)))
-    result = {"bare_steps_per_s": steps / float(np.median(bare)), "env_steps_per_s": steps / float(np.median(through)), "ratio": ratio}
+    result = {
+        "bare_steps_per_s": steps / float(np.median(bare)),
+        "env_steps_per_s": steps / float(np.median(through)),
+        "ratio": ratio,
+    }
     print(f"bare SAPIEN loop        {result['bare_steps_per_s']:8.0f} env steps/s")
     print(f"through the environment {result['env_steps_per_s']:8.0f} env steps/s")
     print(f"ratio                   {ratio:8.2f}  (median of {rounds} rounds)")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from genvla.errors import UserError
 from genvla.types import CHUNK_SIZE, CONTROL_HZ
@@ -13,7 +16,9 @@ from genvla.types import CHUNK_SIZE, CONTROL_HZ
 
 @dataclass(frozen=True)
 class Camera:
-    """A static camera, placed in the robot's base frame. The defaults are the Bridge set-up's over-the-shoulder camera (ManiSkill).
+    """A static camera, placed in the robot's base frame.
+
+    The defaults are the Bridge set-up's over-the-shoulder camera (ManiSkill).
 
     Args:
         position: x, y, z in metres.
@@ -35,7 +40,9 @@ class Camera:
 
 @dataclass(frozen=True)
 class Gains:
-    """Joint drives: torque = stiffness * (target - q) - damping * qdot, limited. Defaults are those that SIMPLER identified on Bridge data.
+    """Joint drives: torque = stiffness * (target - q) - damping * qdot, limited.
+
+    Defaults are those that SIMPLER identified on Bridge data.
 
     Args:
         stiffness: of the six arm joints, N m / rad.
@@ -61,12 +68,14 @@ class Gains:
 
 @dataclass(frozen=True)
 class DomainRandomization:
-    """What changes from episode to episode, drawn uniformly. The defaults are the paper's (section 3.7 of our method page); where it
-    gives no range, the choice is ours: robot height, light brightness.
+    """What changes from episode to episode, drawn uniformly.
+
+    The defaults are the paper's (section 3.7 of our method page); where it gives no range, the choice is ours: robot height,
+    light brightness.
 
     Args:
-        object_xy: objects stand within this distance of their scene's nominal place, per axis, metres. The settled placements come from
-            the scene files; a smaller value here uses only the nearer ones.
+        object_xy: objects stand within this distance of their scene's nominal place, per axis, metres. The settled placements
+            come from the scene files; a smaller value here uses only the nearer ones.
         robot_joints: added to each arm joint's start position, radians.
         robot_height: added to the height of the robot's base over the table, metres.
         camera_position: added to each coordinate of the camera, metres.
@@ -126,3 +135,26 @@ class SimConfig:
     def max_steps(self) -> int:
         """Control steps per episode."""
         return self.max_chunks * CHUNK_SIZE
+
+
+SIM_FILE = "sim.json"
+"""Beside a policy's weights: the set-up that it was trained in, so that it is judged in the same."""
+
+
+def save_sim(sim: SimConfig, folder: Path) -> None:
+    """Writes the set-up into a policy's folder."""
+    temporary = folder / f".{SIM_FILE}"
+    temporary.write_text(json.dumps(asdict(sim), indent=2) + "\n")
+    temporary.replace(folder / SIM_FILE)
+
+
+def load_sim(folder: Path) -> SimConfig | None:
+    """The set-up kept in a policy's folder; None when there is none. UserError when it does not fit this version's fields."""
+    path = folder / SIM_FILE
+    if not path.is_file():
+        return None
+    try:
+        return TypeAdapter(SimConfig).validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from None

@@ -46,12 +46,19 @@ class ScriptedExpert:
         self._waited = 0
 
     def action(
-        self, commanded: np.ndarray, commanded_yaw: float, reached: np.ndarray, reached_yaw: float, grasp: np.ndarray, grasp_yaw: float, goal: np.ndarray
+        self,
+        commanded: np.ndarray,
+        commanded_yaw: float,
+        reached: np.ndarray,
+        reached_yaw: float,
+        grasp: np.ndarray,
+        grasp_yaw: float,
+        goal: np.ndarray,
     ) -> np.ndarray:
         """The next action [7].
 
-        commanded, commanded_yaw: the controller's target pose, which the action moves. reached, reached_yaw: where the hand is. grasp,
-        grasp_yaw, goal: as SceneEnv.target_state gives them. Positions [3] in metres in the base frame.
+        commanded, commanded_yaw: the controller's target pose, which the action moves. reached, reached_yaw: where the hand is.
+        grasp, grasp_yaw, goal: as SceneEnv.target_state gives them. Positions [3] in metres in the base frame.
         """
         yaw = reached_yaw if np.isnan(grasp_yaw) else grasp_yaw
         yaw = reached_yaw + _wrap(yaw - reached_yaw, np.pi)  # a parallel gripper fits both ways round: take the nearer
@@ -71,12 +78,14 @@ class ScriptedExpert:
             "retreat": over + [0.0, 0.0, 0.03],
         }[self._phase]
         step = point - commanded
-        step *= min(1.0, MAX_TRANSLATION / max(np.linalg.norm(step), 1e-9))
+        step *= min(1.0, MAX_TRANSLATION / np.maximum(np.linalg.norm(step), 1e-9))
         turn = np.clip(_wrap(yaw - commanded_yaw, 2 * np.pi), -MAX_ROTATION, MAX_ROTATION)
         opened = self._phase in ("reach", "descend", "release", "retreat")
         return np.array([*step, 0.0, 0.0, turn, float(opened)], dtype=np.float32)
 
-    def _advance(self, hand: np.ndarray, hand_yaw: float, grasp: np.ndarray, yaw: float, over: np.ndarray, on: np.ndarray) -> None:
+    def _advance(
+        self, hand: np.ndarray, hand_yaw: float, grasp: np.ndarray, yaw: float, over: np.ndarray, on: np.ndarray
+    ) -> None:
         """Goes on to the next phase when this one has reached its aim."""
         flat = np.linalg.norm(hand[:2] - grasp[:2])
         aligned = abs(_wrap(yaw - hand_yaw, np.pi)) < 0.12
@@ -95,10 +104,10 @@ class ScriptedExpert:
         if done[self._phase]:
             self._phase = order[order.index(self._phase) + 1]
             self._waited = 0
-        elif self._phase == "descend" and flat > 0.03:  # noise or a push moved the hand or the object: line up again
-            self._phase = "reach"
-        elif self._phase in ("lift", "carry", "lower") and np.linalg.norm(hand - grasp) > 0.06:  # it slipped out
-            self._phase = "reach"
+        elif (self._phase == "descend" and flat > 0.03) or (
+            self._phase in ("lift", "carry", "lower") and np.linalg.norm(hand - grasp) > 0.06
+        ):
+            self._phase = "reach"  # noise or a push moved the hand or the object, or it slipped out: line up again
 
 
 def _wrap(angle: float, period: float) -> float:

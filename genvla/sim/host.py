@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import sapien
 import torch
 
+from genvla.errors import UserError
 from genvla.robots import kinematics
 from genvla.robots.control import TargetPoseControl
 from genvla.robots.rotations import matrix_to_euler
@@ -25,6 +27,9 @@ from scenegen.loader import SceneSet, load_scene_set
 
 HOLD = np.zeros(ACTION_DIM, dtype=np.float32)
 """An action that moves nothing and opens nothing further; for slots that idle."""
+
+IDLE_PER_SLOT = 2
+"""Environments kept for scenes that no slot runs now, so that evaluations in between training do not rebuild everything."""
 
 
 def observation_arrays(num: int, image_size: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -44,6 +49,13 @@ def observation_arrays(num: int, image_size: int) -> dict[str, tuple[tuple[int, 
         "truncated": flag,
         "actions": ((num, CHUNK_SIZE, ACTION_DIM), np.dtype(np.float32)),
     }
+
+
+def _require_renderer() -> None:
+    try:
+        sapien.render.RenderSystem()
+    except RuntimeError as error:
+        raise UserError(f"Vulkan: {error}; a device that renders is wanted: `genvla doctor --fix` installs the software one") from None
 
 
 @dataclass
@@ -79,12 +91,13 @@ class Host:
     """
 
     def __init__(self, scenes: Path, sim: SimConfig, arrays: dict[str, np.ndarray]) -> None:
+        _require_renderer()
         self._scene_set: SceneSet = load_scene_set(scenes)
         self._sim = sim
         self._arrays = arrays
         self._slots = [Slot() for _ in range(len(arrays["actions"]))]
         self._control = TargetPoseControl(len(self._slots), torch.device("cpu"))
-        self._idle_envs: dict[str, list[SceneEnv]] = defaultdict(list)
+        self._idle_envs: list[SceneEnv] = []
         self._watched: set[int] = set()
         self._frames: dict[int, list[np.ndarray]] = {}
         self._terminate = True
@@ -135,17 +148,28 @@ class Host:
     def _begin(self, index: int, spec: EpisodeSpec | None) -> None:
         old = self._slots[index]
         if old.env is not None:
-            self._idle_envs[old.env.layout.id].append(old.env)
+            self._idle_envs.append(old.env)
         self._slots[index] = Slot()
         if spec is None:
             return
         started = time.perf_counter()
-        idle = self._idle_envs[spec.scene_id]
-        env = idle.pop() if idle else SceneEnv(scene=self._scene_set.load(spec.scene_id), sim=self._sim, obs_mode="none")
+        env = self._take_env(spec.scene_id)
         env.begin(spec.seed)
         self._slots[index] = Slot(env, spec)
         self._control.reset(torch.tensor([index]), torch.from_numpy(env.qpos()[None, :6]))
         self.timings["reset"] += time.perf_counter() - started
+
+    def _take_env(self, scene_id: str) -> SceneEnv:
+        """An idle environment of this scene, or a new one; building takes fifty times as long as beginning an episode.
+
+        The longest idle ones go when there are more than IDLE_PER_SLOT.
+        """
+        for place in reversed(range(len(self._idle_envs))):
+            if self._idle_envs[place].layout.id == scene_id:
+                return self._idle_envs.pop(place)
+        while len(self._idle_envs) > IDLE_PER_SLOT * len(self._slots):
+            self._idle_envs.pop(0).close()
+        return SceneEnv(scene=self._scene_set.load(scene_id), sim=self._sim, obs_mode="none")
 
     def _advance(self, active: Sequence[int], actions: np.ndarray) -> None:
         """One control step of every active slot; actions [slots, 7]."""
@@ -171,9 +195,9 @@ class Host:
 
     def close(self) -> None:
         """Frees the environments."""
-        for env in [slot.env for slot in self._slots if slot.env] + [env for envs in self._idle_envs.values() for env in envs]:
+        for env in [slot.env for slot in self._slots if slot.env] + self._idle_envs:
             env.close()
-        self._slots, self._idle_envs = [], defaultdict(list)
+        self._slots, self._idle_envs = [], []
 
     # ---- observations
 
@@ -217,8 +241,11 @@ class Host:
         return self._frames
 
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float) -> Iterator[tuple[int, Demonstration]]:
-        """The expert's episodes, in the order they finish, with their place in specs. noise: standard deviation of what is added to the
-        executed actions, as a share of the largest step; each episode draws its share from [0, noise]."""
+        """The expert's episodes, in the order they finish, with their place in specs.
+
+        noise: standard deviation of what is added to the executed actions, as a share of the largest step; each episode draws its
+        share from [0, noise].
+        """
         waiting = list(enumerate(specs))[::-1]
         running: dict[int, _Recording] = {}
         with torch.inference_mode():
@@ -267,7 +294,9 @@ class _Recording:
         first = self._slot.first_success
         return first is not None and self._slot.steps >= first + self.AFTERWARDS
 
-    def act(self, image: np.ndarray, proprio: np.ndarray, privileged: np.ndarray, commanded: np.ndarray, commanded_yaw: float) -> np.ndarray:
+    def act(
+        self, image: np.ndarray, proprio: np.ndarray, privileged: np.ndarray, commanded: np.ndarray, commanded_yaw: float
+    ) -> np.ndarray:
         """Records what is seen and what the expert means to do; returns what is executed."""
         assert self._slot.env is not None
         grasp, yaw, goal = self._slot.env.target_state()

@@ -23,19 +23,25 @@ class EpisodeDraw:
 
 
 def usable_placements(offsets: np.ndarray, reach: float, scene_id: str) -> np.ndarray:
-    """Indices of the settled placements [k, objects, 2] whose every object lies within `reach` metres of its nominal place, per axis."""
+    """Indices of the settled placements [k, objects, 2] whose every object lies within `reach` of its nominal place.
+
+    `reach` is per axis, in metres.
+    """
     usable = np.flatnonzero(np.abs(offsets).max(axis=(1, 2)) <= reach + 1e-6)
     if not len(usable):
         nearest = np.abs(offsets).max(axis=(1, 2)).min()
         raise UserError(
-            f"scene {scene_id}: no placement within sim.randomization.object_xy = {reach:g} m; the nearest needs {nearest:.3f} m. "
-            "Raise object_xy or build the scenes with a smaller --xy_range"
+            f"scene {scene_id}: no placement within sim.randomization.object_xy = {reach:g} m; "
+            f"the nearest needs {nearest:.3f} m. Raise object_xy or build the scenes with a smaller --xy_range"
         )
     return usable
 
 
 def draw_episode(config: DomainRandomization, placements: np.ndarray, seed: int) -> EpisodeDraw:
-    """The start of the episode with this seed. Every number is drawn whatever the ranges, so that changing one range leaves the rest."""
+    """The start of the episode with this seed.
+
+    Every number is drawn whatever the ranges, so that changing one range leaves the rest.
+    """
     rng = np.random.default_rng(seed)
     return EpisodeDraw(
         placement=int(rng.choice(placements)),

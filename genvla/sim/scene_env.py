@@ -1,8 +1,9 @@
 """The ManiSkill environment over a scene set.
 
-Two ways in. Gymnasium's (`gym.make("GenvlaScene-v1", scenes=...)`, `reset`, `step`) is for users and one environment at a time. The short
-methods below it (`begin`, `drive`, `advance`, `touches`, `look`) do the same without the per-step dictionaries, so that a worker can hold dozens
-of environments, solve their inverse kinematics in one batch and render only what a policy will see; tests hold the two ways together.
+Two ways in. Gymnasium's (`gym.make("GenvlaScene-v1", scenes=...)`, `reset`, `step`) is for users and one environment at a time.
+The short methods below it (`begin`, `drive`, `advance`, `touches`, `look`) do the same without the per-step dictionaries, so that
+a worker can hold dozens of environments, solve their inverse kinematics in one batch and render only what a policy will see;
+tests hold the two ways together.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class SceneEnv(BaseEnv):
     def _default_sim_config(self) -> ManiSkillSimConfig:
         # Sleeping bodies stop reporting contact forces, and success is read from those.
         return ManiSkillSimConfig(
-            sim_freq=self.sim.sim_hz, control_freq=int(CONTROL_HZ), scene_config=PhysxSceneConfig(sleep_threshold=0.0, contact_offset=0.01)
+            sim_freq=self.sim.sim_hz,
+            control_freq=int(CONTROL_HZ),
+            scene_config=PhysxSceneConfig(sleep_threshold=0.0, contact_offset=0.01),
         )
 
     @property
@@ -95,7 +98,11 @@ class SceneEnv(BaseEnv):
     def _default_human_render_camera_configs(self) -> list[CameraConfig]:
         if self.render_mode is None:
             return []
-        return [CameraConfig("render_camera", self._view_pose(), VIEW_SIZE, VIEW_SIZE, fov=0.8, near=0.01, far=10.0, shader_pack="default")]
+        return [
+            CameraConfig(
+                "render_camera", self._view_pose(), VIEW_SIZE, VIEW_SIZE, fov=0.8, near=0.01, far=10.0, shader_pack="default"
+            )
+        ]
 
     def _load_agent(self, options: dict) -> None:
         sim = self.sim
@@ -115,7 +122,9 @@ class SceneEnv(BaseEnv):
         layout = self.layout
         self._view: sapien.render.RenderCameraComponent | None = None
         self._placements = usable_placements(layout.offsets, self.sim.randomization.object_xy, layout.id)
-        self.objects = [self._build_object(item, pose) for item, pose in zip(layout.objects, layout.poses[self._placements[0]], strict=True)]
+        self.objects = [
+            self._build_object(item, pose) for item, pose in zip(layout.objects, layout.poses[self._placements[0]], strict=True)
+        ]
         table = self._build_table()
         self._build_room()
         roles = {"target": layout.target_index, "destination": layout.destination_index}
@@ -197,8 +206,9 @@ class SceneEnv(BaseEnv):
     def _renew_physics(self) -> None:
         """Moves every body into a new, empty physics engine, in 0.4 ms.
 
-        PhysX keeps the order in which contacts were found, and the order decides the last bits of a contact-rich second. In a new engine an
-        episode depends on its seed alone, whatever the environment lived through: evaluations and resumed runs rest on that.
+        PhysX keeps the order in which contacts were found, and the order decides the last bits of a contact-rich second. In a new
+        engine an episode depends on its seed alone, whatever the environment lived through: evaluations and resumed runs rest on
+        that.
         """
         old = self.scene.sub_scenes[0]
         entities = old.get_entities()
@@ -237,7 +247,10 @@ class SceneEnv(BaseEnv):
         return picture(self._camera())
 
     def view(self) -> np.ndarray:
-        """A picture for people, uint8 [VIEW_SIZE, VIEW_SIZE, 3]; its camera is made at the first call, since training never needs it."""
+        """A picture for people, uint8 [VIEW_SIZE, VIEW_SIZE, 3].
+
+        Its camera is made at the first call, since training never needs it.
+        """
         scene = self.scene.sub_scenes[0]
         if self._view is None:
             self._view = scene.add_camera("view", VIEW_SIZE, VIEW_SIZE, 0.8, 0.01, 10.0)
@@ -247,13 +260,19 @@ class SceneEnv(BaseEnv):
 
     @property
     def grasp_height(self) -> float:
-        """Of the grasp point over the target's underside, metres: as the asset says, but no lower than fingertips off the table allow."""
+        """Of the grasp point over the target's underside, metres.
+
+        As the asset says, but no lower than fingertips off the table allow.
+        """
         asset = self.layout.objects[self.layout.target_index].asset
         return max(asset.grasp_height_m or 0.0, wx250s.FINGERTIP + 0.004)
 
     def target_state(self) -> tuple[np.ndarray, float, np.ndarray]:
-        """In the base frame: the target's grasp point [3], the yaw (as in proprioception) of a hand that closes on its narrow side, nan
-        when any will do, and the point [3] of the destination where its underside should come to rest."""
+        """In the base frame: grasp point, grasp yaw and goal.
+
+        The target's grasp point [3], the yaw (as in proprioception) of a hand that closes on its narrow side, nan when any will
+        do, and the point [3] of the destination where its underside should come to rest.
+        """
         layout = self.layout
         to_base = self.agent.articulation.root_pose.inv()
         target, destination = layout.objects[layout.target_index].asset, layout.objects[layout.destination_index].asset
@@ -262,6 +281,7 @@ class SceneEnv(BaseEnv):
         grasp = pose * sapien.Pose([0.0, 0.0, self.grasp_height])
         if target.grasp_symmetric:
             return grasp.p, float("nan"), goal.p
+        assert target.grasp_yaw_rad is not None, "a target is graspable"
         axis = pose.to_transformation_matrix()[:3, :3] @ [np.cos(target.grasp_yaw_rad), np.sin(target.grasp_yaw_rad), 0.0]
         return grasp.p, float(np.arctan2(axis[1], axis[0])) - np.pi / 2, goal.p
 
@@ -282,5 +302,3 @@ class SceneEnv(BaseEnv):
 
     def _view_pose(self) -> sapien.Pose:
         return self._base_pose() * looking_at(np.array([0.75, -0.45, 0.5]), np.array([0.22, 0.0, 0.05]))
-
-

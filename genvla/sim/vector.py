@@ -1,7 +1,8 @@
 """Many environments behind one batched interface, in this process or over worker processes.
 
-A slot is one environment's place in the batch. What runs in it is decided by a schedule, `schedule(slot, k)` being the slot's k-th episode, so
-that training, evaluation and a resumed run all say what they want by name and nothing about an environment's past needs to be saved.
+A slot is one environment's place in the batch. What runs in it is decided by a schedule, `schedule(slot, k)` being the slot's
+k-th episode, so that training, evaluation and a resumed run all say what they want by name and nothing about an environment's
+past needs to be saved.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ MAX_RESTARTS = 20
 class VectorEnv(abc.ABC):
     """The batched interface of n environments; every tensor lies on the CPU.
 
-    Attributes: num_envs; max_chunks, the episode limit; active [n], which slots run an episode; restarts, how often a worker was replaced.
+    Attributes: num_envs; max_chunks, the episode limit; active [n], which slots run an episode; restarts, how often a worker was
+    replaced.
     """
 
     def __init__(self, num_envs: int, max_chunks: int) -> None:
@@ -68,7 +70,9 @@ class VectorEnv(abc.ABC):
         arrays = self._arrays
         arrays["actions"][:] = actions.numpy()
         valid = self.active
-        following = [self._schedule(slot, k) if active else None for slot, (k, active) in enumerate(zip(self._next, valid, strict=True))]
+        following = [
+            self._schedule(slot, k) if active else None for slot, (k, active) in enumerate(zip(self._next, valid, strict=True))
+        ]
         episodes, began, lost = self._step(following)
         for slot, text in began.items():
             self._instructions[slot] = text
@@ -212,7 +216,9 @@ class ProcessVectorEnv(VectorEnv):
 
     def _step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str], list[int]]:
         replies, dead = self._ask({w: ("step", [following[slot] for slot in slots]) for w, slots in enumerate(self._ranges)})
-        episodes, began, lost = [], {}, []
+        episodes: list[tuple[int, EpisodeRecord]] = []
+        began: dict[int, str] = {}
+        lost: list[int] = []
         for w, (finished, started) in replies.items():
             first = self._ranges[w].start
             episodes += [(first + index, record) for index, record in finished]
@@ -290,7 +296,9 @@ class ProcessVectorEnv(VectorEnv):
     def _restart(self, dead: Sequence[int]) -> list[int]:
         self.restarts += len(dead)
         if self.restarts > MAX_RESTARTS:
-            raise RuntimeError(f"simulator processes died {self.restarts} times; the last with exit code {self._workers[dead[-1]].exit_code}")
+            raise RuntimeError(
+                f"simulator processes died {self.restarts} times; the last with exit code {self._workers[dead[-1]].exit_code}"
+            )
         for w in dead:
             self._workers[w].stop()
             self._workers[w] = _Worker(self._memory.name, self._scenes, self._sim, self.num_envs, self._ranges[w])
@@ -349,7 +357,10 @@ class _Worker:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """For processes started inside: one thread for arithmetic and one for software rendering, as there is a process for each core."""
+    """For processes started inside: one thread for arithmetic and one for software rendering.
+
+    That is enough, as there is a process for each core.
+    """
     wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)

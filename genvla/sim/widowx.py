@@ -18,6 +18,7 @@ from genvla.robots.control import TargetPoseControl
 from genvla.sim.config import Gains
 from genvla.types import ACTION_DIM
 
+
 class TargetPoseController(BaseController):
     """Moves a target end-effector pose by each action (types.ActionChunk) and drives the joints to its inverse kinematics."""
 
@@ -60,7 +61,9 @@ class WidowX(BaseAgent):
     uid = "genvla_widowx250s"
     urdf_path = str(wx250s.urdf_path())
 
-    def __init__(self, *args: Any, gains: Gains | None = None, pad_friction: float = 1.0, prefer_meshes: bool = False, **kwargs: Any):
+    def __init__(
+        self, *args: Any, gains: Gains | None = None, pad_friction: float = 1.0, prefer_meshes: bool = False, **kwargs: Any
+    ):
         self._gains = gains or Gains()
         self.urdf_path = str(wx250s.urdf_path(prefer_meshes))
         pads = {"static_friction": pad_friction, "dynamic_friction": pad_friction, "restitution": 0.0}

@@ -45,9 +45,8 @@ class Bench:
         self.scene.set_timestep(1 / HZ)
         ground = self.scene.create_actor_builder()
         half = self.SPACING * (copies + 1)
-        ground.add_box_collision(
-            sapien.Pose([half - self.SPACING, 0, -0.05]), [half, HALF_WIDTH, 0.05], self._material(*friction, 0.0)
-        )
+        where, size = sapien.Pose([half - self.SPACING, 0, -0.05]), [half, HALF_WIDTH, 0.05]
+        ground.add_box_collision(where, size, self._material(*friction, 0.0))
         ground.build_static(name="ground")
         self.bodies: list[list[sapien.physx.PhysxRigidDynamicComponent]] = []
         for _ in range(copies):

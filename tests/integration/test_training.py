@@ -1,4 +1,4 @@
-"""The real commands on real scenes in the real simulator, as small as they go: that the parts fit, not that anything is learnt."""
+"""The real commands on real scenes in the real simulator, as small as they go: the parts fit, though nothing is learnt."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from genvla.cli import main
 from genvla.policy.checkpoints import load_policy
 
 SIM = Path(__file__).parents[2] / "configs" / "sim_cpu.yaml"
-SMALL = {"evaluation": {"episodes": 2, "videos": 1}, "hardware": {"threads": 1}, "tracking": {"experiment": "integration"}}
+SMALL = {"evaluation": {"episodes": 2, "videos": 0}, "hardware": {"threads": 1}, "tracking": {"experiment": "integration"}}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,6 @@ def test_pretrain_then_fit_then_evaluate(scenes: Path, tmp_path: Path, monkeypat
     first = json.loads((run / "metrics.jsonl").read_text().splitlines()[1])
     assert first["update/ratio_mean"] == pytest.approx(1, abs=0.1)
     assert first["rollout/episodes"] >= 2
-    assert (run / "episodes.mp4").stat().st_size > 1000
 
     settings = ["--sim", str(SIM), "--episodes", "2", "--num_envs", "2", "--workers", "0", "--videos", "0"]
     last = str(run / "checkpoints" / "last")

@@ -102,11 +102,11 @@ def dataset(policy: FlowPolicy, count: int, seed: int, binding: bool) -> tuple[P
 TINY = Pi0Config.tiny()
 
 
-def variant(width: int = 96, layers: int = 3, mlp: int = 2, expert: int = 128, **vision: object) -> Pi0Config:
+def variant(width: int = 96, depth: int = 3, mlp: int = 2, expert: int = 128, **vision: object) -> Pi0Config:
     """The tiny preset with another width and depth, and other vision options."""
     options = {"width": width, "mlp": mlp * width, **vision}
     mixtures = {"vlm": MixtureConfig(width, mlp * width), "action": MixtureConfig(expert, 4 * expert)}
-    joint = replace(TINY.joint, **mixtures, layers=layers, feature_layer=layers - 1)
+    joint = replace(TINY.joint, **mixtures, layers=depth, feature_layer=depth - 1)
     return replace(TINY, vision=replace(TINY.vision, **options), joint=joint)
 
 
@@ -115,9 +115,9 @@ VARIANTS = {
     "patch-xy": lambda: variant(stem="patch"),
     "conv": lambda: variant(coordinate_channels=False),
     "conv-xy": lambda: variant(),
-    "conv-xy-0": lambda: variant(layers=3),
+    "conv-xy-0": lambda: variant(layers=0),
     "conv-xy-128": lambda: variant(width=128),
-    "conv-xy-4": lambda: variant(layers=4),
+    "conv-xy-4": lambda: variant(depth=4),
     "conv-xy-wide": lambda: variant(stem_channels=(48, 96)),
     "conv-xy-fine": lambda: variant(patch_size=4, stem_channels=(32,)),
 }

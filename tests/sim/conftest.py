@@ -29,5 +29,24 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from scenegen.cli import main
 
     folder = tmp_path_factory.mktemp("scenes") / "three"
-    assert main(["build", "--count", "3", "--seed", "7", "--output", str(folder), "--heldout", "1", "--xy_range", "0.05", "--poses", "16"]) == 0
+    assert (
+        main(
+            [
+                "build",
+                "--count",
+                "3",
+                "--seed",
+                "7",
+                "--output",
+                str(folder),
+                "--heldout",
+                "1",
+                "--xy_range",
+                "0.05",
+                "--poses",
+                "16",
+            ]
+        )
+        == 0
+    )
     return folder

@@ -1,0 +1,74 @@
+"""A run that is killed at any moment and resumed ends with the very parameters of one that was left alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from genvla.cli import main
+from genvla.policy.checkpoints import load_policy, save_policy
+from genvla.policy.flow_policy import FlowPolicy
+from genvla.policy.heads import HeadsConfig
+
+SIM = Path(__file__).parents[2] / "configs" / "sim_cpu.yaml"
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    from scenegen.cli import main as scenegen
+
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--count", "3", "--heldout", "1", "--xy_range", "0.05", "--poses", "8"]
+    assert scenegen(["build", "--seed", "7", "--output", "scenes", *sizes]) == 0
+    torch.manual_seed(0)
+    save_policy(FlowPolicy(heads=HeadsConfig(value_input="privileged")), "start")
+    settings = {
+        "checkpoint": "start",
+        "data": {
+            "scenes": "scenes",
+            "sim": str(SIM),
+            "num_envs": 4,
+            "workers": 2,
+            "steps": 8,
+            "minibatch_size": 16,
+            "epochs": 2,
+        },
+        "module": {"policy_lr": 1e-4},
+        "training": {"iterations": 3, "checkpoint_every": 1},
+        "evaluation": {"episodes": 0},
+        "hardware": {"threads": 1},
+        "tracking": {"uri": "none"},
+    }
+    path = tmp_path / "short.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+def test_killed_and_resumed_equals_uninterrupted(config: Path) -> None:
+    assert main(["fit", "--config", str(config), "--run_dir", "whole"]) == 0
+
+    command = [sys.executable, "-m", "genvla.cli", "fit", "--config", str(config), "--run_dir", "killed"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not (Path("killed") / "checkpoints" / "last").exists():
+            assert process.poll() is None and time.monotonic() < deadline, "it did not get to its first checkpoint"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert (Path("killed") / "checkpoints" / "last").resolve().name != "iteration_000003"
+
+    assert main(["fit", "--resume", "killed"]) == 0
+    whole, resumed = (load_policy(Path(run) / "checkpoints" / "last").state_dict() for run in ("whole", "killed"))
+    start = load_policy("start").state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(whole[name], start[name]) for name in whole)
+    metrics = [(Path(run) / "metrics.jsonl").read_text().splitlines() for run in ("whole", "killed")]
+    assert len(metrics[0]) == len(metrics[1]) == 3
