@@ -30,7 +30,7 @@ from genvla.learning.validation import (
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.flow_policy import FlowPolicy
 
-ARTIFACTS = ("results.json", "curve.png", "before_after.png", "episodes.mp4", "scenes.txt")
+ARTIFACTS = ("config.yaml", "results.json", "curve.png", "before_after.png", "episodes.mp4", "scenes.txt")
 """What MLflow gets of the run's folder at the end, beside the policy; where it is there."""
 
 # jsonargparse reads the annotations and the docstring of `fit`: they are the command's options and their help.

@@ -34,7 +34,8 @@ def save_policy(policy: FlowPolicy, folder: Path | str) -> None:
         save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
         document = {"format": FORMAT, "version": VERSION, **asdict(policy.config)}
         (temporary / CONFIG).write_text(json.dumps(document, indent=2) + "\n")
-        temporary.chmod(0o777 & ~_umask())
+        temporary.chmod(0o777 & ~_umask())  # both were made for their owner's eyes only
+        (temporary / WEIGHTS).chmod(0o666 & ~_umask())
         _replace(folder, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

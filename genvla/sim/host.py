@@ -55,7 +55,9 @@ def _require_renderer() -> None:
     try:
         sapien.render.RenderSystem()
     except RuntimeError as error:
-        raise UserError(f"Vulkan: {error}; a device that renders is wanted: `genvla doctor --fix` installs the software one") from None
+        raise UserError(
+            f"Vulkan: {error}; a device that renders is wanted: `genvla doctor --fix` installs the software one"
+        ) from None
 
 
 @dataclass

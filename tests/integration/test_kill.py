@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -70,5 +71,5 @@ def test_killed_and_resumed_equals_uninterrupted(config: Path) -> None:
     start = load_policy("start").state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert not all(torch.equal(whole[name], start[name]) for name in whole)
-    metrics = [(Path(run) / "metrics.jsonl").read_text().splitlines() for run in ("whole", "killed")]
-    assert len(metrics[0]) == len(metrics[1]) == 3
+    steps = [[json.loads(line)["step"] for line in (Path(run) / "metrics.jsonl").open()] for run in ("whole", "killed")]
+    assert steps[0] == steps[1] and set(steps[0]) == {0, 1, 2, 3}
