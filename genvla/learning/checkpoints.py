@@ -21,7 +21,8 @@ TRAINING_STATE = "training_state.ckpt"
 class Checkpoints:
     """`iteration_000010/` and so on in a folder, with `last` and `best` pointing to two of them.
 
-    Each holds a policy, the set-up it was trained in and the training state, and appears whole or not at all. All but the last `keep` and the best are removed.
+    Each holds a policy, the set-up it was trained in and the training state, and appears whole or not at all. All but the last
+    `keep` and the best are removed.
     """
 
     def __init__(self, folder: Path, keep: int, sim: SimConfig | None = None) -> None:
