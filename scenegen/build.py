@@ -51,6 +51,7 @@ class SceneSpec:
     seed: int
     xy_range: float
     poses: int
+    distractors: int
 
     @property
     def key(self) -> str:
@@ -65,7 +66,7 @@ def build_scene(spec: SceneSpec, folder: Path) -> SceneBundle:
     reasons: list[str] = []
     for attempt in range(ATTEMPTS):
         seed = derive_seed(spec.seed, spec.task, attempt)
-        graph = design_scene(spec.task, seed)
+        graph = design_scene(spec.task, seed, spec.distractors)
         try:
             assets = [engine.generate(node, seed, attempt, folder) for node in graph.objects]
             context = _context(graph, folder, seed)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from scenegen.build import SceneSpec
+from scenegen.designer.rules import MAX_DISTRACTORS
 from scenegen.designer.tasks import generate_tasks
 from scenegen.errors import UserError
 from scenegen.pipeline import BuildSummary, SceneResult, plan, run_build
@@ -25,6 +26,7 @@ def build(
     heldout: float = 0,
     xy_range: float = 0.15,
     poses: int = 128,
+    distractors: int = MAX_DISTRACTORS,
     workers: int | None = None,
     preview: bool = False,
 ) -> int:
@@ -38,6 +40,7 @@ def build(
         heldout: Scenes to keep out of training: a number, or a fraction below 1.
         xy_range: How far an object stands from its nominal place at most, along x and y [m].
         poses: Start placements for each scene.
+        distractors: Most things on the table that the task does not name; each scene has from none to this many.
         workers: Processes; by default one for each core.
         preview: Also render preview.png for each scene (needs Vulkan).
     """
@@ -48,8 +51,10 @@ def build(
         )
     if xy_range < 0 or poses < 1:
         raise UserError(f"xy_range, poses: found {xy_range:g}, {poses}; wanted xy_range >= 0 and poses >= 1")
+    if not 0 <= distractors <= MAX_DISTRACTORS:
+        raise UserError(f"distractors: found {distractors}; wanted 0 to {MAX_DISTRACTORS}")
     held = round(heldout * len(sentences)) if heldout < 1 else int(heldout)
-    specs = plan(sentences, seed, xy_range, poses)
+    specs = plan(sentences, seed, xy_range, poses, distractors)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return _run(specs, output, held, seed, workers or cores, preview)
 

@@ -65,13 +65,13 @@ class BuildSummary:
         return text + "".join(f"; {count} x {reason}" for reason, count in reasons.most_common())
 
 
-def plan(tasks: Sequence[str], seed: int, xy_range: float, poses: int) -> list[SceneSpec]:
+def plan(tasks: Sequence[str], seed: int, xy_range: float, poses: int, distractors: int) -> list[SceneSpec]:
     """A spec for each task. Raises UserError for a task that is not understood or not possible."""
     specs = []
     for i, task in enumerate(tasks):
         parse_task(task)
         slug = "_".join(re.findall(r"[a-z0-9]+", task.lower()))[:60].rstrip("_")
-        specs.append(SceneSpec(f"s{i:04d}_{slug}", task, derive_seed(seed, "scene", i), xy_range, poses))
+        specs.append(SceneSpec(f"s{i:04d}_{slug}", task, derive_seed(seed, "scene", i), xy_range, poses, distractors))
     return specs
 
 

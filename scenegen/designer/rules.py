@@ -86,8 +86,9 @@ def fits(target: Family, destination: Family) -> bool:
     return target.span <= destination.room
 
 
-def design_scene(sentence: str, seed: int) -> SceneGraph:
-    """A scene for a sentence: what it names, colours and materials for what it leaves open, a table, a room, 0 to 3 distractors.
+def design_scene(sentence: str, seed: int, distractors: int = MAX_DISTRACTORS) -> SceneGraph:
+    """A scene for a sentence: what it names, colours and materials for what it leaves open, a table, a room, and from none to
+    `distractors` things that are in the way of understanding.
 
     Raises UserError as `parse_task` does."""
     task = parse_task(sentence)
@@ -96,11 +97,8 @@ def design_scene(sentence: str, seed: int) -> SceneGraph:
     target = _object_node("target", Role.TARGET, task.subject, subject_color, rng)
     destination = _object_node("destination", Role.DESTINATION, task.object, object_color, rng)
     taken = [target, destination]
-    distractors = []
-    for i in range(int(rng.integers(MAX_DISTRACTORS + 1))):
-        node = _distractor(i, taken, rng)
-        distractors.append(node)
-        taken.append(node)
+    for i in range(int(rng.integers(distractors + 1))):
+        taken.append(_distractor(i, taken, rng))
     fixed = [
         NodeSpec(id="room", name="room", role=Role.BACKGROUND, category="room", description="a room"),
         NodeSpec(id="table", name="table", role=Role.CONTEXT, category="table", description="a table"),

@@ -125,3 +125,9 @@ def test_palette_is_told_apart_and_lab_is_right():
     assert lab([1.0, 0, 0]) == pytest.approx([53.24, 80.09, 67.20], abs=0.1)
     names = list(PALETTE)
     assert min(difference(rgb(a), rgb(b)) for a in names for b in names if a < b) > 20
+
+
+@pytest.mark.parametrize("most", [0, 1, 3])
+def test_no_more_distractors_than_asked(most: int) -> None:
+    counts = {len(design_scene("put the apple on the plate", seed, most).objects) - 2 for seed in range(40)}
+    assert counts == set(range(most + 1))
