@@ -357,11 +357,11 @@ class _Worker:
 
 @contextmanager
 def _single_threaded() -> Iterator[None]:
-    """For processes started inside: one thread for arithmetic and one for software rendering.
+    """For processes started inside: one thread for arithmetic, none of its own for software rendering.
 
     That is enough, as there is a process for each core.
     """
-    wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "1"}
+    wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:
