@@ -22,7 +22,9 @@ class BareScene:
 
     def __init__(self, scene: Scene, sim: SimConfig) -> None:
         sapien.physx.set_scene_config(enable_tgs=True, enable_pcm=True)
-        sapien.physx.set_body_config(solver_position_iterations=15, solver_velocity_iterations=1, sleep_threshold=0.0)
+        sapien.physx.set_body_config(
+            solver_position_iterations=sim.solver_iterations, solver_velocity_iterations=1, sleep_threshold=0.0
+        )
         sapien.physx.set_shape_config(contact_offset=0.01)
         self.scene = sapien.Scene()
         self.scene.set_timestep(1 / sim.sim_hz)

@@ -99,6 +99,7 @@ class SimConfig:
         image_size: height and width of the policy's picture, pixels.
         camera: where the camera stands.
         sim_hz: physics steps per second; a multiple of the control rate of 5 Hz.
+        solver_iterations: PhysX's position iterations per physics step; most of the time that physics takes.
         gains: the joint drives.
         pad_friction: friction coefficient of the finger pads.
         max_chunks: decisions per episode before it is truncated.
@@ -111,6 +112,7 @@ class SimConfig:
     image_size: int = 224
     camera: Camera = field(default_factory=Camera)
     sim_hz: int = 500
+    solver_iterations: int = 15
     gains: Gains = field(default_factory=Gains)
     pad_friction: float = 1.0
     max_chunks: int = 25
@@ -122,7 +124,7 @@ class SimConfig:
     def __post_init__(self) -> None:
         if self.sim_hz % CONTROL_HZ:
             raise UserError(f"sim.sim_hz: {self.sim_hz} found, a multiple of the control rate {CONTROL_HZ:g} Hz wanted")
-        for name in ("image_size", "max_chunks"):
+        for name in ("image_size", "max_chunks", "solver_iterations"):
             if getattr(self, name) < 1:
                 raise UserError(f"sim.{name}: {getattr(self, name)} found, at least 1 wanted")
 
