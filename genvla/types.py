@@ -39,9 +39,14 @@ GROUNDING_NAMES = (
     "destination_x",
     "destination_y",
     "destination_z",
+    "target_u",
+    "target_v",
+    "destination_u",
+    "destination_v",
 )
 """The first entries of `Observation.privileged`: what a policy must see. Positions in metres, base frame; the yaw is that of the
-target's graspable direction, doubled because a parallel gripper cannot tell it from its opposite."""
+target's graspable direction, doubled because a parallel gripper cannot tell it from its opposite; u and v are where the same
+points lie in the first camera's picture, from -1 at its left and upper edges to 1 at the others."""
 
 PRIVILEGED_NAMES = (
     *GROUNDING_NAMES,

@@ -30,7 +30,7 @@ from genvla.sim.config import SimConfig
 from genvla.sim.expert import Demonstration
 from genvla.types import CHUNK_SIZE, EpisodeSpec, Observation
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache's key: goes up when what the arrays mean changes."""
 
 

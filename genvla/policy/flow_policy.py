@@ -110,9 +110,7 @@ class FlowPolicy(nn.Module):
         feature_dim = model.joint.vlm.width + model.joint.action.width
         self.noise_head = NoiseHead(heads, feature_dim, model.horizon, model.action_dim)
         self.value_head = ValueHead(heads, feature_dim)
-        self.grounding_head = (
-            GroundingHead(model.joint.vlm.width, heads.grounding_queries, model.vision.tokens) if heads.grounding else None
-        )
+        self.grounding_head = GroundingHead(model.joint.vlm.width, model.vision.tokens) if heads.grounding else None
 
     @classmethod
     def from_config(cls, config: FlowPolicyConfig) -> FlowPolicy:

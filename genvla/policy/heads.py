@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from genvla.errors import UserError
-from genvla.policy.attention import attend
 from genvla.policy.gemma import Prefix
 from genvla.policy.pi0 import sinusoid
 from genvla.types import GROUNDING_NAMES, PRIVILEGED_NAMES
@@ -37,8 +36,6 @@ class HeadsConfig:
     """Hidden widths of the value head."""
     grounding: bool = True
     """Whether there is an auxiliary head that predicts where the named objects are, for imitation."""
-    grounding_queries: int = 8
-    """Learned queries of the grounding head's attention over image and text tokens."""
 
     def __post_init__(self) -> None:
         if not self.log_sigma_min < self.log_sigma_max:
@@ -92,15 +89,19 @@ class ValueHead(nn.Module):
         self.layers = mlp((dim, *config.value_hidden, 1), last_std=0.01)
 
     def forward(self, features: Float[Tensor, "b z"], privileged: Float[Tensor, "b p"] | None) -> Float[Tensor, " b"]:
-        """fp32. NaN where this head reads simulator state and there is none, as on the robot."""
+        """fp32. NaN where this head reads simulator state and there is none, as on the robot.
+
+        A head that reads simulator state knows how much time is left, and with none left there is nothing to expect. The
+        network never meets such a state in training, only in the bootstrap at truncation: what it made up there fed on itself,
+        and values left [0, 1] within twenty iterations. A head that sees features does not know the time, and bootstraps.
+        """
         dtype = next(self.layers.parameters()).dtype
         if not self.privileged:
-            inputs = self.norm(features.detach().to(dtype))
-        elif privileged is None:
+            return self.layers(self.norm(features.detach().to(dtype))).float().squeeze(-1)
+        if privileged is None:
             return features.new_full((len(features),), math.nan, dtype=torch.float32)
-        else:
-            inputs = scale_privileged(privileged).to(dtype)
-        return self.layers(inputs).float().squeeze(-1)
+        value = self.layers(scale_privileged(privileged).to(dtype)).float().squeeze(-1)
+        return value * (privileged[:, PRIVILEGED_NAMES.index("time_left")] > 0)
 
 
 def scale_privileged(privileged: Float[Tensor, "b p"]) -> Float[Tensor, "b p"]:
@@ -109,7 +110,7 @@ def scale_privileged(privileged: Float[Tensor, "b p"]) -> Float[Tensor, "b p"]:
         raise UserError(f"privileged: found {privileged.shape[-1]} values, want the {len(PRIVILEGED_NAMES)} of PRIVILEGED_NAMES")
     centre, scale = [], []
     for name in PRIVILEGED_NAMES:
-        axis = "xyz".find(name[-1]) if name[-2] == "_" else -1
+        axis = "xyz".find(name[-1]) if name[-2] == "_" else -1  # u and v are of order one as they are
         absolute = axis >= 0 and "_to_" not in name
         centre.append(WORKSPACE_CENTRE[axis] if absolute else 0.0)
         scale.append(WORKSPACE_SCALE if axis >= 0 else 1.0)
@@ -119,39 +120,58 @@ def scale_privileged(privileged: Float[Tensor, "b p"]) -> Float[Tensor, "b p"]:
 class GroundingHead(nn.Module):
     """Where the target and the destination of the instruction are, and how the target lies: the entries of GROUNDING_NAMES.
 
-    Its loss teaches a small trunk to look. Learned queries attend to the hidden states of image and text; beside them, the
-    first camera's tokens are read place by place, by weights of their own. The queries could do alone, but for hundreds of steps
-    they attend evenly and learn nothing, whereas reading by place tells each token at once what it should have seen.
+    Its loss teaches a small trunk to look. For each of the two objects every token of the first camera gets a score, and the
+    tokens, weighted by the scores' softmax, are read out. The scores have a loss of their own, towards the tokens that show the
+    object: a regression alone is content with a place between two objects for thousands of steps before it tells them apart.
     """
 
-    PLACE_CHANNELS = 16
+    CHANNELS = 64
+    POINTING_WEIGHT = 0.5
+    """Of the scores' cross-entropy beside the squared error of the read-out."""
 
-    def __init__(self, width: int, queries: int, image_tokens: int, heads: int = 4) -> None:
+    def __init__(self, width: int, image_tokens: int) -> None:
         super().__init__()
-        self.heads, self.image_tokens = heads, image_tokens
-        self.queries = nn.Parameter(torch.randn(queries, width))
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.place = nn.Linear(width, self.PLACE_CHANNELS)
-        read = queries * width + image_tokens * self.PLACE_CHANNELS
-        self.layers = nn.Sequential(nn.Linear(read, 128), nn.GELU(), nn.Linear(128, len(GROUNDING_NAMES)))
+        self.side = math.isqrt(image_tokens)
+        self.score = nn.Linear(width, 2)
+        self.value = nn.Linear(width, self.CHANNELS)
+        self.target = nn.Sequential(nn.Linear(self.CHANNELS + 2, 128), nn.GELU(), nn.Linear(128, 5))
+        self.destination = nn.Sequential(nn.Linear(self.CHANNELS + 2, 128), nn.GELU(), nn.Linear(128, 3))
 
-    def forward(self, prefix: Prefix) -> Float[Tensor, "b 8"]:
-        """Scaled predictions: positions in workspace units (see WORKSPACE_SCALE), then sine and cosine as they are."""
-        hidden, mask = prefix.hidden, prefix.mask[:, :-1]
-        assert hidden is not None, "grounding reads features"
-        hidden = hidden.to(self.queries.dtype)
-        query = self.queries.expand(len(hidden), -1, -1).unflatten(-1, (self.heads, -1))
-        key, value = (f(hidden).unflatten(-1, (self.heads, -1)) for f in (self.key, self.value))
-        places = self.place(hidden[:, : self.image_tokens]) * mask[:, : self.image_tokens, None]
-        read = torch.cat((attend(query, key, value, mask).flatten(1), places.flatten(1)), dim=1)
-        return self.layers(read).float()
+    def forward(self, prefix: Prefix) -> tuple[Float[Tensor, "b 8"], Float[Tensor, "b 2 t"]]:
+        """Scaled positions and yaw (in workspace units, see WORKSPACE_SCALE; sine and cosine as they are), and the scores of the
+        first camera's t tokens for target and destination."""
+        assert prefix.hidden is not None, "grounding reads features"
+        hidden = prefix.hidden[:, : self.side**2].to(self.score.weight.dtype)
+        scores = self.score(hidden).transpose(1, 2)
+        places = token_centres(self.side).to(hidden).expand(len(hidden), -1, -1)
+        values = torch.cat((self.value(hidden), places), dim=-1)
+        target, destination = (scores.float().softmax(dim=-1).to(values.dtype) @ values).unbind(1)
+        return torch.cat((self.target(target), self.destination(destination)), dim=1).float(), scores.float()
 
     def loss(self, prefix: Prefix, privileged: Float[Tensor, "b p"] | None) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Mean squared error of the scaled predictions; mean distance of the two positions from the true ones, metres."""
+        """Squared error of the scaled positions and yaw, plus the scores' cross-entropy; mean distance of the two positions from
+        the true ones, metres."""
         if privileged is None:
             raise UserError("grounding: found no privileged state in the data, want the positions of target and destination")
-        target = scale_privileged(privileged)[:, : len(GROUNDING_NAMES)]
-        error = self(prefix) - target
+        predicted, scores = self(prefix)
+        labels = scale_privileged(privileged)[:, : len(GROUNDING_NAMES)]
+        error = predicted - labels[:, :8]
+        shown = token_weights(labels[:, 8:].unflatten(1, (2, 2)), self.side)
+        pointing = -(shown * scores.log_softmax(dim=-1)).sum(dim=-1).mean()
         distances = torch.stack((error[:, 0:3].norm(dim=-1), error[:, 5:8].norm(dim=-1)))
-        return error.square().mean(), distances.mean().detach() * WORKSPACE_SCALE
+        return error.square().mean() + self.POINTING_WEIGHT * pointing, distances.mean().detach() * WORKSPACE_SCALE
+
+
+def token_centres(side: int) -> Float[Tensor, "t 2"]:
+    """u, v in [-1, 1] of the tokens of a square grid, row by row."""
+    axis = (torch.arange(side) + 0.5) * 2 / side - 1
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack((u.flatten(), v.flatten()), dim=1)
+
+
+def token_weights(places: Float[Tensor, "*b 2"], side: int) -> Float[Tensor, "*b t"]:
+    """Shares of the tokens of a square grid in a place (u, v in [-1, 1]) of the picture: bilinear between the four nearest token
+    centres. They add up to 1; a place beyond the outermost centres is moved onto them."""
+    cells = ((places + 1) * side / 2 - 0.5).clamp(0, side - 1)
+    u, v = ((1 - (cells[..., i, None] - torch.arange(side, device=places.device)).abs()).clamp_min(0) for i in (0, 1))
+    return (v[..., :, None] * u[..., None, :]).flatten(-2)

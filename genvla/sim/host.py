@@ -224,11 +224,13 @@ class Host:
         rows = np.zeros((len(indices), len(PRIVILEGED_NAMES)), dtype=np.float32)
         for row, index, hand in zip(rows, indices, proprio, strict=True):
             slot = self._slots[index]
-            grasp, yaw, goal = slot.env.target_state()  # type: ignore[union-attr]
+            assert slot.env is not None
+            grasp, yaw, goal = slot.env.target_state()
+            seen = slot.env.in_picture(np.stack((grasp, goal))).flatten()
             turn = [0.0, 0.0] if np.isnan(yaw) else [np.sin(2 * yaw), np.cos(2 * yaw)]
             touches = [slot.touches.robot, slot.touches.table, slot.touches.destination]
             left = 1.0 - slot.chunks / self._sim.max_chunks
-            row[:] = [*grasp, *turn, *goal, *(grasp - hand[:3]), *(goal - grasp), hand[6], *touches, left]
+            row[:] = [*grasp, *turn, *goal, *seen, *(grasp - hand[:3]), *(goal - grasp), hand[6], *touches, left]
         np.clip(rows, -1.0, 1.0, out=rows)  # an object that fell off the table would be metres away, and a critic's loss with it
         return proprio, rows
 

@@ -84,7 +84,9 @@ class SceneEnv(BaseEnv):
         return ManiSkillSimConfig(
             sim_freq=self.sim.sim_hz,
             control_freq=int(CONTROL_HZ),
-            scene_config=PhysxSceneConfig(sleep_threshold=0.0, contact_offset=0.01),
+            scene_config=PhysxSceneConfig(
+                sleep_threshold=0.0, contact_offset=0.01, solver_position_iterations=self.sim.solver_iterations
+            ),
         )
 
     @property
@@ -284,6 +286,17 @@ class SceneEnv(BaseEnv):
         assert target.grasp_yaw_rad is not None, "a target is graspable"
         axis = pose.to_transformation_matrix()[:3, :3] @ [np.cos(target.grasp_yaw_rad), np.sin(target.grasp_yaw_rad), 0.0]
         return grasp.p, float(np.arctan2(axis[1], axis[0])) - np.pi / 2, goal.p
+
+    def in_picture(self, points: np.ndarray) -> np.ndarray:
+        """Where points [k, 3] of the base frame lie in the policy's picture.
+
+        u, v [k, 2], from -1 at its left and upper edges to 1 at the others.
+        """
+        base, camera = self.agent.articulation.root_pose, self._camera().get_global_pose()
+        matrix = (camera.inv() * base).to_transformation_matrix()
+        forward, left, up = (points @ matrix[:3, :3].T + matrix[:3, 3]).T
+        focal = [1 / np.tan(np.radians(angle) / 2) for angle in (self.sim.camera.horizontal_fov, self.sim.camera.vertical_fov)]
+        return np.stack((-left * focal[0], -up * focal[1]), axis=1) / np.maximum(forward, 1e-3)[:, None]
 
     # ---- helpers
 

@@ -61,7 +61,7 @@ def observe() -> Callable[..., Observation]:
             images=torch.randint(0, 256, (batch, cameras, size, size, 3), dtype=torch.uint8, generator=generator),
             instructions=[texts[i % len(texts)] for i in range(batch)],
             proprio=torch.randn(batch, 7, generator=generator) * 0.1 + torch.tensor([0.3, 0, 0.1, 0, 0, 0, 0.5]),
-            privileged=torch.randn(batch, len(PRIVILEGED_NAMES), generator=generator) * 0.1,
+            privileged=torch.randn(batch, len(PRIVILEGED_NAMES), generator=generator).abs() * 0.1,
         )
 
     return make

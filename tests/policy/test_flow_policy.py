@@ -131,8 +131,11 @@ def test_privileged_critic(small_policy, inputs_of) -> None:
     assert not torch.allclose(
         policy.act(replace(inputs, privileged=inputs.privileged.roll(1, 0)), generator=seeded()).value, value
     )
+    late = inputs.privileged.clone()
+    late[:, PRIVILEGED_NAMES.index("time_left")] = 0
+    assert (value != 0).all() and (policy.act(replace(inputs, privileged=late), generator=seeded()).value == 0).all()
     assert policy.act(replace(inputs, privileged=None), generator=seeded()).value.isnan().all()
-    with pytest.raises(UserError, match="want the 19"):
+    with pytest.raises(UserError, match="want the 23"):
         policy.act(replace(inputs, privileged=inputs.privileged[:, :5]), generator=seeded())
 
 

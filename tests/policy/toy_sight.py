@@ -21,7 +21,7 @@ from genvla.policy.flow_policy import FlowPolicy
 from genvla.policy.gemma import MixtureConfig
 from genvla.policy.pi0 import Pi0Config
 from genvla.policy.processor import PolicyInputs
-from genvla.types import GROUNDING_NAMES, PRIVILEGED_NAMES
+from genvla.types import PRIVILEGED_NAMES
 
 COLOURS = {
     "red": (200, 40, 40),
@@ -38,7 +38,7 @@ SPAN, SIDE, FINE = 0.5, 64, 4  # metres across the picture, its pixels, supersam
 
 
 def draw(rng: np.random.Generator, binding: bool) -> tuple[np.ndarray, str, np.ndarray]:
-    """A picture of four objects, an instruction, and GROUNDING_NAMES in metres (z = 0)."""
+    """A picture of four objects, an instruction, and the first eight of GROUNDING_NAMES (z = 0)."""
     size = SIDE * FINE
     coarse = rng.uniform(-25, 25, (8, 8, 3)) + rng.uniform(70, 200, 3)
     picture = cv2.resize(coarse.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
@@ -93,6 +93,8 @@ def dataset(policy: FlowPolicy, count: int, seed: int, binding: bool) -> tuple[P
     privileged = torch.zeros(count, len(PRIVILEGED_NAMES))
     privileged[:, 2] = privileged[:, 7] = 0.05
     privileged[:, [0, 1, 3, 4, 5, 6]] = grounding[:, [0, 1, 3, 4, 5, 6]]
+    privileged[:, [8, 10]] = -grounding[:, [1, 6]] * 2 / SPAN  # the picture looks straight down
+    privileged[:, [9, 11]] = (0.28 - grounding[:, [0, 5]]) * 2 / SPAN
     tokens, mask = policy.processor.tokenise(list(texts))
     images = torch.from_numpy(np.stack(pictures))[:, None]
     inputs = PolicyInputs(images, torch.ones(count, 1, dtype=torch.bool), tokens, mask, proprio, privileged)
@@ -146,8 +148,8 @@ def errors(policy: FlowPolicy, data: tuple[PolicyInputs, torch.Tensor]) -> dict[
     """Median distances, mm: of predicted target and destination, and of where the chunk's mean would bring the hand."""
     inputs, actions = data
     prefix = policy.pi0.encode(inputs)
-    difference = (policy.grounding_head(prefix) * 0.15 + torch.tensor([0.28, 0, 0.05, 0, 0, 0.28, 0, 0.05])).sub(
-        inputs.privileged[:, : len(GROUNDING_NAMES)]
+    difference = (policy.grounding_head(prefix)[0] * 0.15 + torch.tensor([0.28, 0, 0.05, 0, 0, 0.28, 0, 0.05])).sub(
+        inputs.privileged[:, :8]
     )
     mean = policy.pi0.integrate(torch.zeros_like(actions), prefix, 1)
     reach = (mean[..., :2].clamp(-1, 1) - actions[..., :2]).sum(1).norm(dim=-1) * 0.03

@@ -99,3 +99,20 @@ def test_errors_name_what_is_wrong(scenes: Path, sim: SimConfig, tmp_path: Path)
     with pytest.raises(UserError, match="sim_hz"):
         SimConfig(sim_hz=101)
     assert len(load_scene_set(scenes)) == 3
+
+
+def test_objects_lie_in_the_picture_where_the_renderer_puts_them(env: SceneEnv) -> None:
+    """The middle of the pixels that show the target, against the projected grasp point."""
+    found = []
+    for seed in range(6):
+        env.begin(seed)
+        env.look()
+        shown = env._camera().get_picture("PositionSegmentation")[..., 3] == env.objects[env.layout.target_index].per_scene_id
+        if shown.sum() < 3:  # behind the arm
+            continue
+        rows, columns = np.nonzero(shown)
+        pixels = np.array([columns.mean(), rows.mean()]) + 0.5
+        grasp, _, _ = env.target_state()
+        found.append(np.linalg.norm((env.in_picture(grasp[None])[0] + 1) * 16 - pixels))
+    assert len(found) >= 3
+    assert max(found) < 1.5  # of 32 pixels
