@@ -42,6 +42,7 @@ class PPOFlowModule(PolicyModule):
         critic_warmup_iterations: at first only the value head learns, for so many iterations.
         policy_lr: learning rate of everything but the heads.
         head_lr: learning rate of the heads.
+        critic_lr: learning rate of the value head; null for that of the heads.
         weight_decay: AdamW's, on weight matrices only.
         betas: AdamW's.
         max_grad_norm: gradients are clipped to this global norm.
@@ -63,6 +64,7 @@ class PPOFlowModule(PolicyModule):
         critic_warmup_iterations: int = 0,
         policy_lr: float = 2e-5,
         head_lr: float = 1e-4,
+        critic_lr: float | None = None,
         weight_decay: float = 0.0,
         betas: tuple[float, float] = (0.9, 0.95),
         max_grad_norm: float = 0.5,
@@ -73,6 +75,7 @@ class PPOFlowModule(PolicyModule):
             policy,
             policy_lr=policy_lr,
             head_lr=head_lr,
+            critic_lr=critic_lr,
             weight_decay=weight_decay,
             betas=betas,
             max_grad_norm=max_grad_norm,
@@ -109,6 +112,9 @@ class PPOFlowModule(PolicyModule):
 
     def training_step(self, batch: Decisions, batch_idx: int = 0) -> dict[str, Tensor]:
         """Loss and metrics of a minibatch, as {"loss": ..., metric: ...}."""
+        if self.iteration < self.critic_warmup_iterations:
+            critic_loss = value_loss(self.value(batch.inputs), batch.returns)
+            return {"loss": self.value_coefficient * critic_loss, "value_loss": critic_loss.detach()}
         loss, metrics = self.ppo_loss(batch)
         return {"loss": loss, **metrics}
 
@@ -120,9 +126,7 @@ class PPOFlowModule(PolicyModule):
         critic_loss = value_loss(now.value, batch.returns)
         entropy = gaussian_entropy(now.log_sigma)
 
-        loss = self.value_coefficient * critic_loss
-        if self.iteration >= self.critic_warmup_iterations:
-            loss = loss + policy_loss - self.entropy_coefficient * entropy
+        loss = policy_loss + self.value_coefficient * critic_loss - self.entropy_coefficient * entropy
         metrics = {
             "policy_loss": policy_loss,
             "value_loss": critic_loss,
@@ -140,4 +144,4 @@ class PPOFlowModule(PolicyModule):
 
     def enough(self, metrics: dict[str, float]) -> bool:
         """Whether the policy has moved so far from the one that collected that the iteration's updates should end."""
-        return self.target_kl is not None and metrics["approx_kl"] > self.target_kl
+        return self.target_kl is not None and metrics.get("approx_kl", 0.0) > self.target_kl

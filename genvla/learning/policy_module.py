@@ -52,6 +52,7 @@ class PolicyModule(LightningModule):
         policy: what is trained.
         policy_lr: learning rate of everything but the heads.
         head_lr: learning rate of the heads.
+        critic_lr: learning rate of the value head; null for that of the heads.
         weight_decay: AdamW's, on weight matrices only.
         betas: AdamW's.
         max_grad_norm: gradients are clipped to this global norm.
@@ -70,11 +71,13 @@ class PolicyModule(LightningModule):
         max_grad_norm: float,
         lr_schedule: Schedule,
         lr_warmup_iterations: int,
+        critic_lr: float | None = None,
     ) -> None:
         super().__init__()
         self.policy = policy
         self.policy_lr = policy_lr
         self.head_lr = head_lr
+        self.critic_lr = head_lr if critic_lr is None else critic_lr
         self.weight_decay = weight_decay
         self.betas = betas
         self.max_grad_norm = max_grad_norm
@@ -83,15 +86,16 @@ class PolicyModule(LightningModule):
         self.iteration = 0
 
     def configure_optimizers(self) -> torch.optim.AdamW:
-        """AdamW over the trainable parameters, in groups named policy and heads, each with and without weight decay."""
+        """AdamW over the trainable parameters, in groups named policy, heads and critic, each with and without weight decay."""
         groups: dict[tuple[str, bool], list[Tensor]] = {}
         for name, parameter in self.policy.named_parameters():
             if parameter.requires_grad:
-                kind = "heads" if part_of(name) in HEADS else "policy"
+                part = part_of(name)
+                kind = "critic" if part == "value_head" else "heads" if part in HEADS else "policy"
                 groups.setdefault((kind, parameter.ndim > 1), []).append(parameter)
         if not groups:
             raise UserError("module.policy: no parameter is trainable, want at least one")
-        rates = {"policy": self.policy_lr, "heads": self.head_lr}
+        rates = {"policy": self.policy_lr, "heads": self.head_lr, "critic": self.critic_lr}
         return torch.optim.AdamW(
             [
                 {

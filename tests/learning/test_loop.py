@@ -156,6 +156,19 @@ def test_updates_end_when_the_policy_has_moved_enough(tmp_path: Path) -> None:
     assert row["update/updates"] == 1  # before the first one the policy has not moved at all
 
 
+def test_micro_batches_add_up_to_the_minibatch(tmp_path: Path) -> None:
+    gradients, metrics = [], []
+    for size in (None, 7):
+        loop = make_loop(tmp_path, 1)
+        loop.data.collect(loop.module, 0)
+        loop.config = TrainingConfig(iterations=1, micro_batch_size=size)
+        metrics.append(loop._accumulate(next(iter(loop.data.train_dataloader())), 0))
+        gradients.append({name: p.grad for name, p in loop.module.policy.named_parameters() if p.grad is not None})
+    assert gradients[0]
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(metrics[1], metrics[0], atol=1e-6, rtol=1e-4)
+
+
 def test_wall_clock_limit(tmp_path: Path) -> None:
     loop = make_loop(tmp_path)
     loop.config = TrainingConfig(iterations=None, max_seconds=1e-9)
