@@ -52,6 +52,7 @@ class RolloutDataModule(LightningDataModule):
         scenes: folder of a scene set.
         split: which of its scenes to train on.
         num_scenes: only the first so many of them; null for all.
+        only: only these of them, by id or by the beginning of one, such as s0004; null for all.
         sim: the simulated set-up.
         num_envs: environments that run side by side; each keeps to one scene.
         workers: processes that simulate; 0 for this one.
@@ -68,6 +69,7 @@ class RolloutDataModule(LightningDataModule):
         scenes: Path,
         split: Literal["train", "heldout", "all"] = "train",
         num_scenes: int | None = None,
+        only: list[str] | None = None,
         sim: SimConfig = SimConfig(),  # noqa: B008  (frozen)
         num_envs: int = 64,
         workers: int = 2,
@@ -84,6 +86,7 @@ class RolloutDataModule(LightningDataModule):
         self.scenes = Path(scenes)
         self.split = split
         self.num_scenes = num_scenes
+        self.only = only
         self.sim = sim
         self.num_envs = num_envs
         self.workers = workers
@@ -107,11 +110,20 @@ class RolloutDataModule(LightningDataModule):
         """The scenes trained on.
 
         Raises:
-            UserError: there are fewer than num_scenes.
+            UserError: there are fewer than num_scenes, or none or several for an entry of `only`.
         """
         from genvla.sim import scenes_of
 
         found = scenes_of(self.scenes, self.split)
+        if self.only is not None:
+            matches = [[scene for scene in found if scene.startswith(beginning)] for beginning in self.only]
+            for beginning, match in zip(self.only, matches, strict=True):
+                if len(match) != 1:
+                    raise UserError(
+                        f"data.only: {len(match)} scenes of split {self.split} in {self.scenes} begin with {beginning!r}, "
+                        "want one"
+                    )
+            found = [match[0] for match in matches]
         wanted = len(found) if self.num_scenes is None else self.num_scenes
         if not 1 <= wanted <= len(found):
             raise UserError(f"{self.scenes}: {len(found)} scenes in split {self.split}, data.num_scenes wants {wanted}")

@@ -140,7 +140,7 @@ def _report(
         )
         console.print(comparison_table(before, after))
         plot_before_after({name: (before[name], after[name]) for name in after}, folder / "before_after.png")
-        write_film(list(after.values())[-1], film, folder / "episodes.mp4")
+        write_film(after.values(), film, folder / "episodes.mp4")
     try:
         plot_curves({folder.name: folder}, folder / "curve.png", split=next(reversed(after), "heldout"))
     except UserError as error:  # too short a run to have a curve

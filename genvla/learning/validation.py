@@ -6,7 +6,7 @@ Their episodes end at the first success, as those of training do; `genvla evalua
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
@@ -36,7 +36,7 @@ class EvaluationConfig:
     Args:
         episodes: episodes for each group of scenes, before and after training; 0 for none.
         episodes_during: the same for each evaluation in between.
-        videos: episodes to film after training, on the held-out scenes.
+        videos: episodes to film after training, of each group of scenes.
         seed: of the evaluation's episodes; the same for all, so that before and after meet the same.
     """
 
@@ -86,12 +86,12 @@ class Validator:
         """Evaluates on every group; what was evaluated and written before is read instead, so a resumed run does not repeat it.
 
         policy: gives the policy, where it is needed.
-        film: filled with the pictures of `config.videos` episodes of the last group.
+        film: filled with the pictures of `config.videos` episodes of each group.
         """
         results = {}
         for name in self.groups if self.config.episodes else ():
             path = self.folder / f"{when}_{name}.json"
-            watch = self._to_film(name, film) if name == list(self.groups)[-1] else None
+            watch = self._to_film(name, film)
             if path.exists() and not watch:
                 results[name] = EvaluationResult.from_json(path)
                 continue
@@ -109,8 +109,9 @@ class Validator:
         if film is None or not self.config.videos:
             return None
         specs = episode_specs(self.groups[name], self.config.seed, total=self.config.episodes)
-        film.update({spec: [] for spec in specs[: self.config.videos]})
-        return film
+        watched: Film = {spec: [] for spec in specs[: self.config.videos]}
+        film.update(watched)  # the same lists
+        return watched
 
     def _run(
         self, policy: FlowPolicy, name: str, episodes: int, title: str | None, watch: Film | None = None
@@ -159,9 +160,9 @@ def write_comparison(
     write_atomically(path, json.dumps(data, indent=2) + "\n")
 
 
-def write_film(result: EvaluationResult, film: Film, path: Path) -> bool:
+def write_film(results: Iterable[EvaluationResult], film: Film, path: Path) -> bool:
     """The filmed episodes as one video. False when there are none."""
-    records = {EpisodeSpec(record.scene_id, record.seed): record for record in result.records}
+    records = {EpisodeSpec(record.scene_id, record.seed): record for result in results for record in result.records}
     clips = [Clip(records[spec], frames) for spec, frames in film.items() if frames]
     if clips:
         write_video(clips, path)

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from genvla.errors import UserError
-from genvla.learning.datamodule import Minibatches
+from genvla.learning.datamodule import Minibatches, RolloutDataModule
 from genvla.learning.rollouts import Decisions, RolloutCollector
 from genvla.types import CHUNK_SIZE
-from tests.learning.toy import SCENES, ToyEnv, toy_data, toy_module
+from tests.learning.toy import SCENES, ToyEnv, small_policy, toy_data, toy_module
 
 
-def collect(num_envs: int = 6, steps: int = 7, seed: int = 0, iteration: int = 0, **env: object):  # noqa: ANN201
-    return RolloutCollector(ToyEnv(num_envs, **env), SCENES, steps, seed, "cpu").collect(toy_module(), iteration)  # type: ignore[arg-type]
+def collect(num_envs: int = 6, steps: int = 7, seed: int = 0, iteration: int = 0, module=None, **env: object):  # noqa: ANN001, ANN201
+    env = ToyEnv(num_envs, **env)  # type: ignore[arg-type]
+    return RolloutCollector(env, SCENES, steps, seed, "cpu").collect(module or toy_module(), iteration)
 
 
 def test_an_iteration_follows_from_seed_and_number_alone() -> None:
@@ -31,18 +34,23 @@ def test_environments_keep_to_their_scene_and_never_repeat_an_episode() -> None:
 
 
 def test_the_buffer_holds_what_happened() -> None:
-    rollout = collect(num_envs=6, steps=9, max_chunks=2)
+    module = toy_module(small_policy(value_input="features"))
+    rollout = collect(num_envs=6, steps=9, max_chunks=2, module=module)
     buffer = rollout.buffer
     assert buffer.inputs.images.dtype == torch.uint8
     assert buffer.usable().all()
     assert len(rollout.episodes) == int((buffer.terminated | buffer.truncated).sum())
     assert sum(record.success_once for record in rollout.episodes) == int(buffer.terminated.sum())
-    module = toy_module()
     values = module.value(type(buffer.inputs)(**{name: value[4] for name, value in vars(buffer.inputs).items()}))
     torch.testing.assert_close(values, buffer.value[4])
     assert (buffer.final_value != 0).equal(buffer.truncated)
     # The goal is over before the toy's clock: its last observation is valued, not the next episode's first.
     assert not torch.isclose(buffer.final_value[:-1], buffer.value[1:])[buffer.truncated[:-1]].any()
+
+
+def test_a_critic_that_sees_the_clock_expects_nothing_after_the_last_decision() -> None:
+    buffer = collect(num_envs=6, steps=9, max_chunks=2).buffer
+    assert buffer.truncated.any() and (buffer.final_value == 0).all() and (buffer.value != 0).all()
 
 
 def test_an_interrupted_episode_is_void_back_to_its_start() -> None:
@@ -119,3 +127,13 @@ def test_success_is_reported_for_all_and_for_each_scene() -> None:
     assert set(rollout["scene_success"]) == set(SCENES)
     assert 0 < rollout["success"] < 1
     assert min(rollout["scene_success"].values()) <= rollout["success"] <= max(rollout["scene_success"].values())
+
+
+def test_scenes_are_named_by_the_beginning_of_their_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = ["s0001_put_a", "s0002_put_b", "s0003_put_c", "s0012_put_d"]
+    monkeypatch.setattr("genvla.sim.scenes_of", lambda scenes, split: found)
+    assert RolloutDataModule(Path("x"), only=["s0003", "s0001_put_a"]).scene_ids() == ["s0003_put_c", "s0001_put_a"]
+    assert RolloutDataModule(Path("x"), only=["s0003", "s0001"], num_scenes=1).scene_ids() == ["s0003_put_c"]
+    for wrong, count in (("s0004", 0), ("s000", 3)):
+        with pytest.raises(UserError, match=f"data.only: {count} scenes of split train in x begin with '{wrong}', want one"):
+            RolloutDataModule(Path("x"), only=[wrong]).scene_ids()
