@@ -24,6 +24,8 @@ EVALUATION = "evaluation/{split}/success_once"
 `EvaluationResult.metrics` names them."""
 
 COLOURS = ("#1f6fb4", "#d1603d", "#3a8f5c", "#8a5fb0", "#b58a1b", "#4a4a4a")
+MARKERS: tuple[dict[str, Any], ...] = ({"marker": "o"}, {"marker": "s", "markerfacecolor": "white"})
+"""Of the evaluations, in the order of the splits."""
 STYLE: Any = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -57,29 +59,29 @@ def read_metrics(run_dir: Path) -> Rows:
     return [steps[step] for step in sorted(steps)]
 
 
-def plot_curves(runs: Mapping[str, Path], output: Path, *, split: str = "heldout") -> None:
+def plot_curves(runs: Mapping[str, Path], output: Path, *, splits: Sequence[str] = ("train", "heldout")) -> None:
     """Success of each run against environment steps, and against wall-clock time.
 
     Lines are the success of the training rollouts (on training scenes, with exploration noise), smoothed over five iterations;
-    points are the evaluations on `split` with their 95 % intervals.
+    points are the evaluations on `splits` with their 95 % intervals.
 
     Args:
         runs: label to run directory; several seeds are several runs.
         output: image file; its suffix says which kind.
-        split: name of the evaluation to show.
+        splits: names of the evaluations to show, two at most.
 
     Raises:
         UserError: a run without metrics.jsonl, or without success, environment steps or times in it.
     """
-    metrics = {label: _checked(Path(folder), split) for label, folder in runs.items()}
+    metrics = {label: _checked(Path(folder), splits) for label, folder in runs.items()}
     figure, axes = _subplots(2, width=9.5)
     for i, (label, rows) in enumerate(metrics.items()):
-        _draw_run(axes[0], rows, ENV_STEPS, 1e-3, split, label, COLOURS[i % len(COLOURS)])
-        _draw_run(axes[1], rows, WALL_SECONDS, 1 / 60, split, label, COLOURS[i % len(COLOURS)])
+        _draw_run(axes[0], rows, ENV_STEPS, 1e-3, splits, label, COLOURS[i % len(COLOURS)])
+        _draw_run(axes[1], rows, WALL_SECONDS, 1 / 60, splits, label, COLOURS[i % len(COLOURS)])
     axes[0].set(xlabel="environment steps [thousands]", ylabel="success [%]", ylim=(0, 100))
     axes[1].set(xlabel="wall-clock time [min]", ylim=(0, 100))
     handles = axes[0].get_legend_handles_labels()[0]
-    axes[0].legend(handles=[*handles, *_meanings(split)], loc="upper left", fontsize=9, frameon=False)
+    axes[0].legend(handles=[*handles, *_meanings(splits)], loc="upper left", fontsize=9, frameon=False)
     _save(figure, output)
 
 
@@ -103,11 +105,11 @@ def plot_before_after(results: Mapping[str, tuple[EvaluationResult, EvaluationRe
     _save(figure, output)
 
 
-def _checked(run_dir: Path, split: str) -> Rows:
+def _checked(run_dir: Path, splits: Sequence[str]) -> Rows:
     """The metrics of a run with env_steps and wall_seconds in every row: where they are missing, those of the row before."""
     rows = read_metrics(run_dir)
     known = {key for row in rows for key in row}
-    success = {ROLLOUT, EVALUATION.format(split=split)}
+    success = {ROLLOUT, *(EVALUATION.format(split=split) for split in splits)}
     for key in (ENV_STEPS, WALL_SECONDS):
         if key not in known:
             raise UserError(f"{run_dir / 'metrics.jsonl'}: has {sorted(known)}, want {key} too")
@@ -121,20 +123,25 @@ def _checked(run_dir: Path, split: str) -> Rows:
     return result
 
 
-def _draw_run(axes: Axes, rows: Rows, against: str, scale: float, split: str, label: str, colour: str) -> None:
+def _draw_run(axes: Axes, rows: Rows, against: str, scale: float, splits: Sequence[str], label: str, colour: str) -> None:
     rollouts = [(row[against] * scale, 100 * row[ROLLOUT]) for row in rows if ROLLOUT in row]
     if rollouts:
         x, success = zip(*rollouts, strict=True)
         axes.plot(x, success, color=colour, linewidth=0.8, alpha=0.25)
         axes.plot(x, list(_smooth(success)), color=colour, linewidth=1.6, label=label)
-    key = EVALUATION.format(split=split)
-    points = [row for row in rows if key in row]
-    if points:
+    named = bool(rollouts)
+    for split, style in zip(splits, MARKERS, strict=False):
+        key = EVALUATION.format(split=split)
+        points = [row for row in rows if key in row]
+        if not points:
+            continue
         y = [100 * row[key] for row in points]
         below = [value - 100 * row[f"{key}_low"] for value, row in zip(y, points, strict=True)]
         above = [100 * row[f"{key}_high"] - value for value, row in zip(y, points, strict=True)]
-        bars = axes.errorbar([row[against] * scale for row in points], y, [below, above], fmt="o", color=colour, markersize=5)
-        bars.set_label(label if not rollouts else "_")
+        places = [row[against] * scale for row in points]
+        bars = axes.errorbar(places, y, [below, above], linestyle="", color=colour, markersize=5, **style)
+        bars.set_label("_" if named else label)
+        named = True
 
 
 def _smooth(values: Sequence[float], width: int = 5) -> Iterator[float]:
@@ -144,13 +151,16 @@ def _smooth(values: Sequence[float], width: int = 5) -> Iterator[float]:
         yield sum(window) / len(window)
 
 
-def _meanings(split: str) -> list[Line2D]:
+def _meanings(splits: Sequence[str]) -> list[Line2D]:
     """Legend entries for what lines and points are, whatever their colour."""
     from matplotlib.lines import Line2D
 
     grey = "#777777"
-    points = Line2D([], [], color=grey, marker="o", linestyle="", label=f"evaluation, {split}, 95 %")
-    return [Line2D([], [], color=grey, linewidth=1.6, label="training rollouts"), points]
+    points = [
+        Line2D([], [], color=grey, linestyle="", label=f"evaluation, {split} scenes, 95 %", **style)
+        for split, style in zip(splits, MARKERS, strict=False)
+    ]
+    return [Line2D([], [], color=grey, linewidth=1.6, label="training rollouts"), *points]
 
 
 def _subplots(columns: int, width: float) -> tuple[Figure, Sequence[Axes]]:

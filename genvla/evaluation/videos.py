@@ -61,9 +61,9 @@ class Clip:
 
 
 def clips_of(result: EvaluationResult, film: Film) -> list[Clip]:
-    """The filmed episodes of an evaluation with their records, in the order of the film."""
+    """The filmed episodes of an evaluation with their records, in the order of the film; it may hold others' too."""
     records = {EpisodeSpec(record.scene_id, record.seed): record for record in result.records}
-    return [Clip(records[spec], frames) for spec, frames in film.items() if frames]
+    return [Clip(records[spec], frames) for spec, frames in film.items() if frames and spec in records]
 
 
 def write_video(clips: Sequence[Clip], path: Path, *, hold_seconds: float = 1.0) -> None:

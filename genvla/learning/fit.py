@@ -30,7 +30,7 @@ from genvla.learning.validation import (
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.flow_policy import FlowPolicy
 
-ARTIFACTS = ("config.yaml", "results.json", "curve.png", "before_after.png", "episodes.mp4", "scenes.txt")
+ARTIFACTS = ("config.yaml", "results.json", "curve.png", "before_after.png", "episodes.mp4", "episodes.png", "scenes.txt")
 """What MLflow gets of the run's folder at the end, beside the policy; where it is there."""
 
 # jsonargparse reads the annotations and the docstring of `fit`: they are the command's options and their help.
@@ -140,9 +140,9 @@ def _report(
         )
         console.print(comparison_table(before, after))
         plot_before_after({name: (before[name], after[name]) for name in after}, folder / "before_after.png")
-        write_film(after.values(), film, folder / "episodes.mp4")
+        write_film(after.values(), film, folder)
     try:
-        plot_curves({folder.name: folder}, folder / "curve.png", split=next(reversed(after), "heldout"))
+        plot_curves({folder.name: folder}, folder / "curve.png")
     except UserError as error:  # too short a run to have a curve
         console.print(f"no curve: {error}")
     if loop.tracker is not None:

@@ -23,10 +23,10 @@ from genvla.evaluation.progress import progress_bar
 from genvla.evaluation.provenance import digest, versions
 from genvla.evaluation.results import EvaluationResult, Protocol, write_atomically
 from genvla.evaluation.tables import percent
-from genvla.evaluation.videos import Clip, write_video
+from genvla.evaluation.videos import clips_of, write_strip, write_video
 from genvla.policy.flow_policy import FlowPolicy
 from genvla.sim.config import SimConfig
-from genvla.types import EpisodeRecord, EpisodeSpec
+from genvla.types import EpisodeRecord
 
 
 @dataclass(frozen=True)
@@ -160,10 +160,10 @@ def write_comparison(
     write_atomically(path, json.dumps(data, indent=2) + "\n")
 
 
-def write_film(results: Iterable[EvaluationResult], film: Film, path: Path) -> bool:
-    """The filmed episodes as one video. False when there are none."""
-    records = {EpisodeSpec(record.scene_id, record.seed): record for result in results for record in result.records}
-    clips = [Clip(records[spec], frames) for spec, frames in film.items() if frames]
+def write_film(results: Iterable[EvaluationResult], film: Film, folder: Path) -> bool:
+    """The filmed episodes as a video and as a strip of pictures, episodes.mp4 and episodes.png. False when there are none."""
+    clips = [clip for result in results for clip in clips_of(result, film)]
     if clips:
-        write_video(clips, path)
+        write_video(clips, folder / "episodes.mp4")
+        write_strip(clips, folder / "episodes.png")
     return bool(clips)
