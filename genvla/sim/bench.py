@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import sapien
+import torch
 
 from genvla.robots import wx250s
 from genvla.sim.cameras import looking_at, picture
@@ -26,7 +27,8 @@ class BareScene:
             solver_position_iterations=sim.solver_iterations, solver_velocity_iterations=1, sleep_threshold=0.0
         )
         sapien.physx.set_shape_config(contact_offset=0.01)
-        self.scene = sapien.Scene()
+        device = sapien.Device("cuda" if torch.cuda.is_available() else "cpu")  # all scenes of a process render on one device
+        self.scene = sapien.Scene([sapien.physx.PhysxCpuSystem(), sapien.render.RenderSystem(device)])
         self.scene.set_timestep(1 / sim.sim_hz)
         self.scene.set_ambient_light([0.3, 0.3, 0.3])
         self.scene.add_directional_light([0.4, 0.5, -1.0], [1, 1, 1])
@@ -89,8 +91,6 @@ def bench_rollout(
         chunks: decisions per environment and round.
         rounds: how often the two are measured, one after the other.
     """
-    import torch
-
     torch.set_num_threads(1)
     sim = sim or SimConfig()
     sapien.render.set_camera_shader_dir(sim.shader)
