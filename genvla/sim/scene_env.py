@@ -295,7 +295,7 @@ class SceneEnv(BaseEnv):
         base, camera = self.agent.articulation.root_pose, self._camera().get_global_pose()
         matrix = (camera.inv() * base).to_transformation_matrix()
         forward, left, up = (points @ matrix[:3, :3].T + matrix[:3, 3]).T
-        focal = [1 / np.tan(np.radians(angle) / 2) for angle in (self.sim.camera.horizontal_fov, self.sim.camera.vertical_fov)]
+        focal = self.sim.camera.intrinsics(2).diagonal()  # of a picture two units wide
         return np.stack((-left * focal[0], -up * focal[1]), axis=1) / np.maximum(forward, 1e-3)[:, None]
 
     # ---- helpers

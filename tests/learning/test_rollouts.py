@@ -1,20 +1,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from genvla.errors import UserError
 from genvla.learning.datamodule import Minibatches, RolloutDataModule
-from genvla.learning.rollouts import Decisions, RolloutCollector
+from genvla.learning.module import PPOFlowModule
+from genvla.learning.rollouts import Decisions, Rollout, RolloutCollector
 from genvla.types import CHUNK_SIZE
 from tests.learning.toy import SCENES, ToyEnv, small_policy, toy_data, toy_module
 
 
-def collect(num_envs: int = 6, steps: int = 7, seed: int = 0, iteration: int = 0, module=None, **env: object):  # noqa: ANN001, ANN201
-    env = ToyEnv(num_envs, **env)  # type: ignore[arg-type]
-    return RolloutCollector(env, SCENES, steps, seed, "cpu").collect(module or toy_module(), iteration)
+def collect(
+    num_envs: int = 6, steps: int = 7, seed: int = 0, iteration: int = 0, module: PPOFlowModule | None = None, **world: Any
+) -> Rollout:
+    collector = RolloutCollector(ToyEnv(num_envs, **world), SCENES, steps, seed, "cpu")
+    return collector.collect(module or toy_module(), iteration)
 
 
 def test_an_iteration_follows_from_seed_and_number_alone() -> None:
