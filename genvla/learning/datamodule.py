@@ -129,6 +129,16 @@ class RolloutDataModule(LightningDataModule):
             raise UserError(f"{self.scenes}: {len(found)} scenes in split {self.split}, data.num_scenes wants {wanted}")
         return found[:wanted]
 
+    def check_scenes(self) -> None:
+        """Reads all scenes that a run trains on or is judged in.
+
+        Raises:
+            UserError: a file of one is missing or wrong.
+        """
+        from genvla.sim import check_scenes
+
+        check_scenes(self.scenes, [*self.scene_ids(), *self.heldout_ids()])
+
     def heldout_ids(self) -> list[str]:
         """The scenes of the set that nobody trains on."""
         from genvla.sim import scenes_of

@@ -75,6 +75,7 @@ def fit(
     if integration_steps is not None:
         policy.integration_steps = integration_steps
     scenes = data.scene_ids()
+    data.check_scenes()
     folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
     checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
     if fabric.is_global_zero:

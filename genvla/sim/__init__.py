@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from genvla.sim.config import Camera, DomainRandomization, Gains, SimConfig
@@ -16,6 +17,19 @@ def scenes_of(scenes: Path, split: str) -> list[str]:
     return load_scene_set(scenes).ids(split)
 
 
+def check_scenes(scenes: Path, ids: Iterable[str]) -> None:
+    """Reads the scenes with these ids, so that a broken one is found before anything is made of the others.
+
+    Raises:
+        scenegen's UserError: a file of one is missing or wrong; it names file and field.
+    """
+    from scenegen.loader import load_scene_set
+
+    scene_set = load_scene_set(scenes)
+    for scene_id in ids:
+        scene_set.load(scene_id)
+
+
 __all__ = [
     "Camera",
     "Demonstration",
@@ -24,6 +38,7 @@ __all__ = [
     "Schedule",
     "SimConfig",
     "VectorEnv",
+    "check_scenes",
     "make_vector_env",
     "scenes_of",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,16 @@ def test_pretrain_then_fit_then_evaluate(scenes: Path, tmp_path: Path, monkeypat
     last = str(run / "checkpoints" / "last")
     assert main(["evaluate", "--checkpoint", last, "--scenes", str(scenes), *settings]) == 0
     assert json.loads(Path("evaluation/results.json").read_text())["overall"]["episodes"] == 2
+
+
+def test_a_broken_scene_is_found_before_a_run_is_begun(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(scenes, broken)
+    mesh = next(broken.glob("scenes/*/asset3d/target/result/mesh/target.obj"))
+    mesh.unlink()
+    data = ["--data.scenes", str(broken), "--data.num_envs", "2", "--data.workers", "0"]
+    checkpoint = str(Path(__file__).parents[2] / "checkpoints" / "cpu")
+    assert main(["fit", "--checkpoint", checkpoint, *data, "--run_dir", str(tmp_path / "run")]) == 2
+    message = capsys.readouterr().err
+    assert mesh.name in message and "scene.json: objects.0.asset.files.visual" in message
+    assert not (tmp_path / "run").exists()

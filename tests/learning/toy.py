@@ -145,6 +145,9 @@ class ToyData(RolloutDataModule):
     def heldout_ids(self) -> list[str]:
         return ["toy-9"]
 
+    def check_scenes(self) -> None:
+        pass
+
     def make_env(self) -> ToyEnv:
         return ToyEnv(self.num_envs, deaths=self.deaths)
 
