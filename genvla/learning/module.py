@@ -37,6 +37,8 @@ class PPOFlowModule(PolicyModule):
         gae_lambda: lambda of generalised advantage estimation, per decision.
         value_coefficient: weight of the value loss.
         entropy_coefficient: weight of the noise head's entropy per dimension.
+        grounding_weight: weight of the grounding loss, which a small policy learnt to look by, on what is collected. Above 0 it
+            needs a policy with a grounding head and an environment that gives the simulator's state.
         target_kl: when the KL divergence from the collecting policy exceeds this many nats per decision, the rest of the
             iteration's updates is left out. Null: never.
         critic_warmup_iterations: at first only the value head learns, for so many iterations.
@@ -60,6 +62,7 @@ class PPOFlowModule(PolicyModule):
         gae_lambda: float = 0.95,
         value_coefficient: float = 0.5,
         entropy_coefficient: float = 0.0,
+        grounding_weight: float = 0.0,
         target_kl: float | None = None,
         critic_warmup_iterations: int = 0,
         policy_lr: float = 2e-5,
@@ -88,6 +91,7 @@ class PPOFlowModule(PolicyModule):
         self.gae_lambda = gae_lambda
         self.value_coefficient = value_coefficient
         self.entropy_coefficient = entropy_coefficient
+        self.grounding_weight = grounding_weight
         self.target_kl = target_kl
         self.critic_warmup_iterations = critic_warmup_iterations
 
@@ -119,14 +123,21 @@ class PPOFlowModule(PolicyModule):
         return {"loss": loss, **metrics}
 
     def ppo_loss(self, batch: Decisions) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """The clipped objective on the powered ratio, the critic's error and the entropy; metrics are detached."""
-        now = self.evaluate_actions(batch.inputs, batch.chain)
+        """The clipped objective on the powered ratio, the critic's error, the entropy and grounding; metrics are detached."""
+        grounding: dict[str, Tensor] = {}
+        if self.grounding_weight > 0:
+            now, error, distance = self.policy.evaluate_and_ground(batch.inputs, batch.chain)
+            grounding = {"grounding_loss": error, "position_error_m": distance}
+        else:
+            now = self.evaluate_actions(batch.inputs, batch.chain)
         ratio = powered_ratio(now.log_prob, batch.log_prob, self.ratio_power)
         policy_loss = clipped_policy_loss(ratio, batch.advantage, self.clip)
         critic_loss = value_loss(now.value, batch.returns)
         entropy = gaussian_entropy(now.log_sigma)
 
         loss = policy_loss + self.value_coefficient * critic_loss - self.entropy_coefficient * entropy
+        if grounding:
+            loss = loss + self.grounding_weight * grounding["grounding_loss"]
         metrics = {
             "policy_loss": policy_loss,
             "value_loss": critic_loss,
@@ -139,6 +150,7 @@ class PPOFlowModule(PolicyModule):
             "ratio_max": ratio.max(),
             "log_ratio_rms": (now.log_prob - batch.log_prob).square().mean().sqrt(),
             "sigma_mean": now.log_sigma.exp().mean(),
+            **grounding,
         }
         return loss, {name: value.detach() for name, value in metrics.items()}
 

@@ -158,7 +158,20 @@ class FlowPolicy(nn.Module):
     def evaluate_actions(self, inputs: PolicyInputs, chain: Float[Tensor, "b k c 7"]) -> Evaluation:
         """Log density and value of stored chains. Each step is taken from its stored start: nothing is integrated, so gradients
         of one step do not pass through another."""
-        prefix = self.pi0.encode(inputs)
+        return self._evaluate(inputs, chain, self.pi0.encode(inputs))
+
+    def evaluate_and_ground(
+        self, inputs: PolicyInputs, chain: Float[Tensor, "b k c 7"]
+    ) -> tuple[Evaluation, Float[Tensor, ""], Float[Tensor, ""]]:
+        """`evaluate_actions`, and from the same look at the images `grounding_loss`.
+
+        Raises:
+            UserError: as grounding_loss does.
+        """
+        head, prefix = self._grounding(), self.pi0.encode(inputs)
+        return self._evaluate(inputs, chain, prefix), *head.loss(prefix, inputs.privileged)
+
+    def _evaluate(self, inputs: PolicyInputs, chain: Float[Tensor, "b k c 7"], prefix: Prefix) -> Evaluation:
         features = prefix.features
         log_prob, log_sigmas = log_normal(chain[:, 0], 0.0, 0.0), []
         for k in range(self.integration_steps):
@@ -190,9 +203,12 @@ class FlowPolicy(nn.Module):
         Raises:
             UserError: there is no grounding head, or no simulator state in inputs.
         """
+        return self._grounding().loss(self.pi0.encode(inputs), inputs.privileged)
+
+    def _grounding(self) -> GroundingHead:
         if self.grounding_head is None:
             raise UserError("heads.grounding: found false, want true for a grounding loss")
-        return self.grounding_head.loss(self.pi0.encode(inputs), inputs.privileged)
+        return self.grounding_head
 
     @torch.no_grad()
     def integrate(self, inputs: PolicyInputs, steps: int, generator: torch.Generator) -> ActionChunk:
