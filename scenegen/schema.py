@@ -10,15 +10,25 @@ Units are metres, kilograms, radians. Frames:
   rotation.
 * Quaternions are w, x, y, z.
 
+Beside `scene.json` lie `qa.json`, a list of the verdicts of all checks, and `provenance.json`.
+
 All file names are relative to the folder of the scene (`scene.json`) or of the set (`scene_set.jsonl`), with forward slashes.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 SCENE_FILE = "scene.json"
@@ -252,6 +262,47 @@ class AssetRecord(Model):
         return self
 
 
+class Status(StrEnum):
+    PASS = "pass"
+    FAIL = "fail"
+    ERROR = "error"
+    SKIP = "skip"
+
+
+class Check(StrEnum):
+    """The checks, in the order in which they are made; the first three are the paper's."""
+
+    APPEARANCE = "semantic_appearance"
+    GEOMETRY = "mesh_geometry"
+    ALIGNMENT = "text_to_3d_alignment"
+    SETTLE = "settle"
+    TASK = "task"
+
+
+class Verdict(Model):
+    """What one check found of one object (`subject`: its node) or of the scene (`subject`: "scene").
+
+    `fail` says that the thing is wrong, `error` that the check could not be made: neither is ever a pass. `skip` says that the
+    check does not apply. `reasons` are short lines for people and designers, none when it passed; `measurements` are in SI units
+    or degrees unless the name says otherwise. `prompt_sha` is the SHA-256 of all that a language model was shown.
+    """
+
+    check: Check
+    subject: Slug
+    status: Status
+    mode: Literal["offline", "llm"] = "offline"
+    reasons: list[str] = []
+    measurements: dict[str, Finite] = {}
+    model: str | None = None
+    prompt_sha: str | None = None
+
+    @model_validator(mode="after")
+    def _explained(self) -> Self:
+        if self.status in (Status.FAIL, Status.ERROR) and not self.reasons:
+            raise ValueError(f"a {self.check} verdict of {self.status} needs a reason")
+        return self
+
+
 class ObjectEntry(Model):
     """A movable object of a scene. `nominal_xy` is the middle of its range, in the robot's base frame."""
 
@@ -270,19 +321,32 @@ class Box(Model):
 
 
 class ContextEntry(Model):
-    """The table: static. Its frame stands on the floor below the middle of the top; `collision_boxes` are in that frame."""
+    """The table: static. Its frame stands on the floor below the middle of the top. In that frame are `collision_boxes`, or, for
+    a table that is not made of boxes, the OBJ `collision` with one convex piece in each `o` group."""
 
     id: Slug
     name: Name
     style: str
     visual: RelativePath
     texture: RelativePath
-    collision_boxes: list[Box] = Field(min_length=1)
+    collision_boxes: list[Box]
+    collision: RelativePath | None = None
     top_height_m: Positive
     top_size_m: tuple[Positive, Positive]
     static_friction: NonNegative
     dynamic_friction: NonNegative
     pose: Pose
+
+    @model_validator(mode="after")
+    def _solid(self) -> Self:
+        if bool(self.collision_boxes) == (self.collision is not None):
+            raise ValueError("a table is either of collision_boxes or of the pieces in collision")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A table of boxes is written as before there were others."""
+        return {key: value for key, value in handler(self).items() if (key, value) != ("collision", None)}
 
 
 class BackgroundEntry(Model):
@@ -357,6 +421,53 @@ class SceneBundle(Model):
         if not target.asset.graspable:
             raise ValueError(f"the target {target.id} is not graspable")
         return self
+
+
+QA_FILE = "qa.json"
+PROVENANCE_FILE = "provenance.json"
+PREVIEW_FILE = "preview.png"
+BUILD_LOG = "build.jsonl"
+
+Stage = Literal["design", "assets", "layout", "checks", "worker"]
+"""Of an attempt at a scene; "worker" when the process died or took too long."""
+
+
+class FailedAttempt(Model):
+    """An attempt at a scene that was turned down, where and why."""
+
+    attempt: int
+    stage: Stage
+    reasons: list[str] = Field(min_length=1)
+
+
+class Provenance(Model):
+    """The content of `provenance.json`: what made a scene. `options` are those that decide it, as given to the build;
+    `prompts` the SHA-256 of what language models were shown; `failed` the attempts before this one."""
+
+    task: Name
+    seed: int
+    attempt: int
+    options: dict[str, str]
+    designer: str
+    model: str | None = None
+    prompts: list[str] = []
+    engines: dict[Slug, str]
+    versions: dict[str, str]
+    failed: list[FailedAttempt] = []
+
+
+class BuildEvent(Model):
+    """One line of `build.jsonl`, the log of a set: one attempt at one scene, how it ended, and what it took."""
+
+    scene_id: Slug
+    task: Name
+    attempt: int
+    outcome: Literal["accepted", "retry", "rejected"]
+    stage: Stage | None = None
+    reasons: list[str] = []
+    verdicts: list[Verdict] = []
+    seconds: dict[str, NonNegative] = {}
+    usd: NonNegative = 0.0
 
 
 class ManifestLine(Model):

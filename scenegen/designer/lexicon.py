@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from scenegen.engines.procedural.catalog import FAMILIES
+from scenegen.engines.procedural.catalog import Catalog
 from scenegen.engines.procedural.form import Family
 from scenegen.engines.procedural.materials import MATERIALS
 from scenegen.errors import UserError
 from scenegen.palette import PALETTE
 
-NOUNS: dict[str, Family] = {noun: family for family in FAMILIES.values() for noun in family.nouns}
 COLOR_WORDS: dict[str, str] = {**{name: name for name in PALETTE}, "grey": "gray", "light-blue": "light blue", "violet": "purple"}
 MATERIAL_WORDS: dict[str, str] = {word: name for name, material in MATERIALS.items() for word in material.words}
 SIZE_WORDS: dict[str, Literal["small", "large"]] = {
@@ -35,16 +34,16 @@ class Phrase:
     size: Literal["small", "large"] | None = None
 
 
-def parse_phrase(text: str, sentence: str) -> Phrase:
+def parse_phrase(text: str, sentence: str, catalog: Catalog) -> Phrase:
     """Understand "the small red block". Raises UserError for a noun or an adjective that is not known or does not fit."""
     words = text.lower().split()
     while words and words[0] in ARTICLES:
         words = words[1:]
     for start in range(len(words)):
         noun = " ".join(words[start:])
-        if noun in NOUNS:
-            return _described(words[:start], NOUNS[noun], " ".join(words), sentence)
-    raise UserError(f"task {sentence!r}: noun: found {' '.join(words)!r}; wanted one of {', '.join(sorted(FAMILIES))}")
+        if noun in catalog.nouns:
+            return _described(words[:start], catalog.nouns[noun], " ".join(words), sentence)
+    raise UserError(f"task {sentence!r}: noun: found {' '.join(words)!r}; wanted one of {', '.join(sorted(catalog.families))}")
 
 
 def _described(adjectives: list[str], family: Family, words: str, sentence: str) -> Phrase:

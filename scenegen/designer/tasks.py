@@ -7,22 +7,22 @@ from functools import cache
 import numpy as np
 
 from scenegen.designer.rules import fits
-from scenegen.engines.procedural.catalog import FAMILIES
+from scenegen.engines.procedural.catalog import FULL, Catalog
 from scenegen.engines.procedural.form import Family
 from scenegen.errors import UserError
 from scenegen.palette import plainly_different
 from scenegen.schema import Relation
 from scenegen.seeds import generator
 
-_NARROW = ("block", "carton", "coaster")
+_NARROW = ("block", "carton", "coaster", "arch", "stacking cup", "saucer", "pen holder", "flower pot", "stool")
 """Places that a sentence may name but that are too narrow to be drawn at random."""
 
 
-def generate_tasks(count: int, seed: int) -> list[str]:
+def generate_tasks(count: int, seed: int, catalog: Catalog = FULL) -> list[str]:
     """`count` sentences, no two the same; the first k do not depend on count. Raises UserError when there are not that many."""
     rng = generator(seed, "tasks")
-    graspable = [family for family in FAMILIES.values() if family.graspable]
-    wide = [family for family in FAMILIES.values() if family.relations and family.category not in _NARROW]
+    graspable = catalog.graspable
+    wide = [family for family in catalog.places if family.category not in _NARROW]
     possible = sum(len(_combinations(target, place)) for target in graspable for place in wide)
     if count > possible:
         raise UserError(f"count: found {count}; wanted at most {possible}, the number of different tasks of these families")

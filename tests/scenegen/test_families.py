@@ -9,14 +9,14 @@ import pytest
 import sapien
 from scipy.spatial import ConvexHull
 
-from scenegen.engines.procedural.catalog import FAMILIES
-from scenegen.engines.procedural.contexts import TABLES, table
+from scenegen.engines.procedural.catalog import BASIC, FAMILIES, FULL
+from scenegen.engines.procedural.contexts import table
 from scenegen.engines.procedural.engine import ProceduralEngine, make, shape
 from scenegen.engines.procedural.form import Recipe
-from scenegen.engines.procedural.rooms import ROOMS, room
+from scenegen.engines.procedural.rooms import room
 from scenegen.errors import UserError
 from scenegen.mesh.surfaces import Surface
-from scenegen.schema import NodeSpec, Relation, Role
+from scenegen.schema import Box, NodeSpec, Relation, Role
 from scenegen.seeds import generator
 
 SEEDS = range(4)
@@ -43,7 +43,8 @@ def test_there_are_many_families():
 def test_surface_is_closed_cheap_and_faces_outwards(category):
     for form in forms(category):
         surface, _, image = shape(form)
-        assert len(surface.vertices) <= 250
+        assert len(surface.vertices) <= (250 if category in BASIC.families else 400)
+        assert len(form.hulls) <= 24
         assert min(image.shape[:2]) >= 32 and max(image.shape[:2]) <= 160
         assert surface.uvs.min() >= 0 and surface.uvs.max() <= 1
         np.testing.assert_allclose(np.linalg.norm(surface.normals, axis=1), 1, atol=1e-6)
@@ -179,20 +180,39 @@ def test_unknown_category_is_a_user_error(tmp_path: Path):
         ProceduralEngine().generate(spec, 0, 0, tmp_path)
 
 
-@pytest.mark.parametrize("style", TABLES)
+def top_at(surface: Surface, boxes: list[Box], x: float, y: float) -> tuple[float, float]:
+    """How high the surface and the boxes reach above a point of the floor."""
+    a, b, c = (surface.vertices[surface.faces[:, i]] for i in range(3))
+    area = np.cross((b - a)[:, :2], (c - a)[:, :2])
+    flat = np.abs(area) > 1e-9
+    a, b, c, area = a[flat], b[flat], c[flat], area[flat]
+    v = np.cross(np.array([x, y]) - a[:, :2], (c - a)[:, :2]) / area
+    w = np.cross((b - a)[:, :2], np.array([x, y]) - a[:, :2]) / area
+    z = a[:, 2] + v * (b - a)[:, 2] + w * (c - a)[:, 2]
+    hits = z[(v >= 0) & (w >= 0) & (v + w <= 1)]
+    inside = [
+        b.center[2] + b.half_size[2]
+        for b in boxes
+        if abs(x - b.center[0]) < b.half_size[0] and abs(y - b.center[1]) < b.half_size[1]
+    ]
+    return float(hits.max()), max(inside)
+
+
+@pytest.mark.parametrize("style", FULL.tables)
 def test_table_top_is_where_its_boxes_say(style):
-    surface, image, boxes = table(TABLES[style], 0.8, generator(1))
-    assert len(surface.vertices) <= 120 and image.shape[1] >= 64
-    assert surface.vertices[:, 2].max() == pytest.approx(0.8)
-    assert max(box.center[2] + box.half_size[2] for box in boxes) == pytest.approx(0.8)
+    surface, image, boxes = table(FULL.tables[style], 0.8, generator(1))
+    assert len(surface.vertices) <= (120 if style in BASIC.tables else 260)
+    assert image.shape[1] >= 64 and max(image.shape[:2]) <= 160
+    top = np.array([top_at(surface, boxes, x, y) for x in np.linspace(-0.449, 0.449, 7) for y in np.linspace(-0.349, 0.349, 7)])
+    np.testing.assert_allclose(top, 0.8, atol=1e-9)
     assert surface.vertices[:, 2].min() == pytest.approx(0)
     normals = geometric_normals(surface)
     assert (np.einsum("ij,ij->i", normals, surface.normals[surface.faces[:, 0]]) > 0).all()
 
 
-@pytest.mark.parametrize("style", ROOMS)
+@pytest.mark.parametrize("style", FULL.rooms)
 def test_room_faces_inwards(style):
-    surface, _ = room(ROOMS[style], generator(2))
+    surface, _ = room(FULL.rooms[style], generator(2))
     middle = np.array([0, 0, 1.0])
     to_middle = middle - surface.vertices[surface.faces].mean(axis=1)
     assert (np.einsum("ij,ij->i", geometric_normals(surface), to_middle) > 0).all()

@@ -17,6 +17,9 @@ TOP_THICKNESS = 0.03
 LEG = 0.05
 
 
+Table = tuple[Surface, Image, list[Box]]
+
+
 @dataclass(frozen=True)
 class TableStyle:
     name: str
@@ -24,6 +27,10 @@ class TableStyle:
     pattern: Callable[[Image, Rng], Image]
     friction: tuple[float, float]
     shininess: float
+    build: Callable[[TableStyle, float, Rng], Table] | None = None
+    """Makes another table than a slab on legs."""
+
+    heights: tuple[float, float] = (0.70, 0.90)
 
 
 TABLES: dict[str, TableStyle] = {
@@ -40,8 +47,11 @@ TABLES: dict[str, TableStyle] = {
 }
 
 
-def table(style: TableStyle, height: float, rng: Rng) -> tuple[Surface, Image, list[Box]]:
-    """A table standing on the floor with the middle of its top above the origin: surface, texture, collision boxes."""
+def table(style: TableStyle, height: float, rng: Rng) -> Table:
+    """A table standing on the floor with the middle of its top above the origin: surface, texture, collision boxes. Its top is
+    flat at `height` and clear over TOP_SIZE."""
+    if style.build is not None:
+        return style.build(style, height, rng)
     length, width = TOP_SIZE
     color = np.asarray(style.color)
     image, ranges = textures.atlas({"top": style.pattern(color, rng), "legs": textures.solid(0.6 * color, rng, 16, 16)})

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scenegen.engines.procedural.textures import Image
+from scenegen.mesh.grasping import Grasp
 from scenegen.mesh.surfaces import Surface
 from scenegen.palette import rgb
 from scenegen.schema import Cavity, Relation
@@ -34,16 +35,6 @@ class Recipe:
         third = (high - low) / 3
         bounds = {"small": (low, low + third), "large": (high - third, high)}.get(self.size or "", (low, high))
         return float(self.rng.uniform(*bounds))
-
-
-@dataclass(frozen=True)
-class Grasp:
-    """How a parallel gripper from above holds it; see AssetRecord."""
-
-    width: float
-    height: float
-    yaw: float = 0.0
-    symmetric: bool = False
 
 
 @dataclass

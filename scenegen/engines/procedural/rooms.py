@@ -20,6 +20,8 @@ class RoomStyle:
     floor: tuple[float, float, float]
     flooring: Callable[[Image, Rng], Image]
     furniture: tuple[float, float, float]
+    paint: Callable[[RoomStyle, Rng], Image] | None = None
+    """Makes another picture of a wall than skirting, furniture and a window."""
 
 
 def _boards(color: Image, rng: Rng) -> Image:
@@ -49,7 +51,9 @@ ROOMS: dict[str, RoomStyle] = {
 def room(style: RoomStyle, rng: Rng) -> tuple[Surface, Image]:
     """A room centred on the origin with its floor at z = 0: surface and texture. Each wall shows the same picture."""
     length, width = rng.uniform(4.0, 6.0), rng.uniform(3.6, 5.0)
-    image, ranges = textures.atlas({"wall": _wall(style, rng), "floor": style.flooring(np.asarray(style.floor), rng)})
+    image, ranges = textures.atlas(
+        {"wall": (style.paint or _wall)(style, rng), "floor": style.flooring(np.asarray(style.floor), rng)}
+    )
     x, y = length / 2, width / 2
     floor = quad([[-x, -y, 0], [x, -y, 0], [x, y, 0], [-x, y, 0]]).with_uvs(*ranges["floor"])
     corners = [(x, y), (x, -y), (-x, -y), (-x, y)]
