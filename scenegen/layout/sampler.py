@@ -57,6 +57,19 @@ def separation(a: Array, b: Array) -> Array:
     return np.maximum(*gaps)
 
 
+def distance(a: Array, b: Array) -> Array:
+    """How far convex polygons [k, m, 2] and [k, n, 2] that do not overlap are apart [k]: from a corner of one to a side of the
+    other."""
+    nearest = []
+    for corners, other in ((a, b), (b, a)):
+        side = np.roll(other, -1, axis=1) - other
+        way = corners[:, :, None] - other[:, None]
+        along = np.einsum("kvec,kec->kve", way, side) / np.maximum((side * side).sum(axis=-1), 1e-18)[:, None]
+        gap = way - np.clip(along, 0, 1)[..., None] * side[:, None]
+        nearest.append(np.linalg.norm(gap, axis=-1).min(axis=(1, 2)))
+    return np.minimum(*nearest)
+
+
 def sample(
     footprints: Sequence[Footprint],
     target: int,
