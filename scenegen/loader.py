@@ -134,6 +134,8 @@ def load_scene(path: str | Path) -> Scene:
     found(bundle.context.texture, "context.texture")
     found(bundle.background.texture, "background.texture")
     poses, offsets = _read_bank(found(bundle.layout.poses_file, "layout.poses_file"), bundle.layout.count, len(objects))
+    if bundle.context.collision is not None:
+        found(bundle.context.collision, "context.collision")
     table = found(bundle.context.visual, "context.visual")
     return Scene(bundle, folder, tuple(objects), table, found(bundle.background.visual, "background.visual"), poses, offsets)
 

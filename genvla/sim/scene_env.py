@@ -152,6 +152,8 @@ class SceneEnv(BaseEnv):
         builder.add_visual_from_file(str(self.layout.table_visual))
         for box in context.collision_boxes:
             builder.add_box_collision(sapien.Pose(box.center), box.half_size, material=material)
+        if context.collision is not None:
+            builder.add_multiple_convex_collisions_from_file(str(self.layout.folder / context.collision), material=material)
         builder.initial_pose = sapien.Pose(context.pose.p, context.pose.q_wxyz)
         return builder.build_static(context.id)._objs[0]
 
