@@ -5,7 +5,7 @@
 
 CONFIG ?= configs/ppoflow_cpu.yaml
 SCENES ?= scenes/cpu
-SCENE_ARGS ?= --count 64 --heldout 14 --xy_range 0.06 --poses 128 --distractors 1
+SCENE_ARGS ?= --catalog basic --count 64 --heldout 14 --xy_range 0.06 --poses 128 --min_distractors 0 --distractors 1
 TORCH ?= 2.13.0
 JOBS ?= 2
 

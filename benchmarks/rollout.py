@@ -1,6 +1,7 @@
-"""The figure in docs/benchmarks/rollout.md: what the ManiSkill environment leaves of a bare SAPIEN loop's speed.
+r"""The figure in docs/benchmarks/rollout.md: what the ManiSkill environment leaves of a bare SAPIEN loop's speed.
 
-scenegen build --count 64 --heldout 14 --xy_range 0.06 --poses 128 --output scenes/cpu
+scenegen build --catalog basic --count 64 --heldout 14 --xy_range 0.06 --poses 128 --min_distractors 0 --distractors 1 \
+    --output scenes/cpu
 python benchmarks/rollout.py
 """
 

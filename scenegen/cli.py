@@ -1,122 +1,116 @@
-"""The `scenegen` command."""
+"""The `scenegen` command. Options, types and help come from the signatures and docstrings of the functions it calls."""
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import get_type_hints
 
-from jsonargparse import ArgumentParser
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
-from scenegen.build import SceneSpec
-from scenegen.designer.rules import MAX_DISTRACTORS
-from scenegen.designer.tasks import generate_tasks
 from scenegen.errors import UserError
-from scenegen.pipeline import BuildSummary, SceneResult, plan, run_build
+from scenegen.llm.base import LLMError
 
 
-def build(
-    output: Path,
-    tasks: Path | None = None,
-    count: int | None = None,
-    seed: int = 0,
-    heldout: float = 0,
-    xy_range: float = 0.15,
-    poses: int = 128,
-    distractors: int = MAX_DISTRACTORS,
-    workers: int | None = None,
-    preview: bool = False,
-) -> int:
-    """Make a set of scenes; go on where an earlier run of the same command stopped.
+@dataclass(frozen=True)
+class Command:
+    """A function of `scenegen.commands`, imported only when it is asked for. `places`: its required arguments go by place, not by
+    name."""
 
-    Args:
-        output: Folder for the set: empty, new, or of an earlier run of the same command.
-        tasks: Text file with one task sentence a line; blank lines and lines that start with # are skipped.
-        count: Number of different tasks to draw instead.
-        seed: What everything random is derived from; the same seed gives the same files.
-        heldout: Scenes to keep out of training: a number, or a fraction below 1.
-        xy_range: How far an object stands from its nominal place at most, along x and y [m].
-        poses: Start placements for each scene.
-        distractors: Most things on the table that the task does not name; each scene has from none to this many.
-        workers: Processes; by default one for each core.
-        preview: Also render preview.png for each scene (needs Vulkan).
-    """
-    sentences = _sentences(tasks, count, seed)
-    if not 0 <= heldout < len(sentences) or (heldout > 1 and heldout != int(heldout)):
-        raise UserError(
-            f"heldout: found {heldout:g}; wanted a fraction below 1 or a number below that of the scenes, {len(sentences)}"
-        )
-    if xy_range < 0 or poses < 1:
-        raise UserError(f"xy_range, poses: found {xy_range:g}, {poses}; wanted xy_range >= 0 and poses >= 1")
-    if not 0 <= distractors <= MAX_DISTRACTORS:
-        raise UserError(f"distractors: found {distractors}; wanted 0 to {MAX_DISTRACTORS}")
-    held = round(heldout * len(sentences)) if heldout < 1 else int(heldout)
-    specs = plan(sentences, seed, xy_range, poses, distractors)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return _run(specs, output, held, seed, workers or cores, preview)
+    module: str
+    function: str
+    help: str
+    places: bool = True
+
+    def load(self) -> Callable[..., int]:
+        return getattr(import_module(f"scenegen.commands.{self.module}"), self.function)
 
 
-def _sentences(tasks: Path | None, count: int | None, seed: int) -> list[str]:
-    if (tasks is None) == (count is None):
-        raise UserError("tasks, count: wanted exactly one of --tasks FILE and --count N")
-    if count is not None:
-        if count < 1:
-            raise UserError(f"count: found {count}; wanted at least 1")
-        return generate_tasks(count, seed)
-    assert tasks is not None
-    if not tasks.is_file():
-        raise UserError(f"tasks: {tasks} not found; wanted a text file with one sentence a line")
-    lines = [line.strip() for line in tasks.read_text(encoding="utf-8").splitlines()]
-    sentences = [line for line in lines if line and not line.startswith("#")]
-    if not sentences:
-        raise UserError(f"tasks: {tasks} holds no sentence; wanted at least one")
-    return sentences
-
-
-def _run(specs: Sequence[SceneSpec], output: Path, heldout: int, seed: int, workers: int, preview: bool) -> int:
-    console = Console(stderr=True)
-    columns = (TextColumn("scenes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[last]}"))
-    summary = BuildSummary()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("scenes", total=len(specs), last="")
-        for event in run_build(specs, output, heldout, seed, workers, preview):
-            if isinstance(event, BuildSummary):
-                summary = event
-            else:
-                progress.update(bar, advance=1, last=event.scene_id)
-                if not console.is_terminal:
-                    print(_result_line(event), file=sys.stderr, flush=True)
-    print(f"{output}: {summary.line()}")
-    return 0 if summary.accepted else 1
-
-
-def _result_line(result: SceneResult) -> str:
-    verdict = (
-        f"rejected: {result.reason}"
-        if result.reason
-        else "already there"
-        if result.reused
-        else f"built in {result.seconds:.2f} s"
-    )
-    return f"{result.scene_id}: {verdict}"
+COMMANDS = {
+    "build": Command("build", "build", "make a set of scenes", places=False),
+    "design": Command("build", "design", "print the scene graph of a sentence"),
+    "check": Command("check", "check", "make all checks of a scene or a set anew"),
+    "replay": Command("check", "replay", "build a scene once more and compare every file"),
+    "gallery": Command("sets", "gallery", "write an HTML page that shows a set"),
+    "import": Command("sets", "import_tasks", "make EmbodiedGen tasks scenes of a set"),
+    "export": Command("sets", "export_tasks", "write scenes as EmbodiedGen tasks"),
+    "doctor": Command("doctor", "doctor", "say what is there and what is missing"),
+}
+LIBRARY = {
+    "add": Command("library", "add", "put the objects of a set into a library"),
+    "search": Command("library", "search", "list objects that fit"),
+    "stats": Command("library", "stats", "count what a library holds"),
+    "verify": Command("library", "verify", "compare every object with its id"),
+    "prune": Command("library", "prune", "remove what no scene has taken"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run `scenegen`; returns the exit code: 0 done, 1 no scene was accepted, 2 something the user gave is wrong."""
-    parser = ArgumentParser(prog="scenegen", description="Task sentences to scenes that are ready for simulation.")
-    commands = parser.add_subcommands()
-    build_parser = ArgumentParser(description=build.__doc__.splitlines()[0] if build.__doc__ else None)
-    build_parser.add_function_arguments(build)
-    commands.add_subcommand("build", build_parser, help="make a set of scenes")
-    settings = parser.instantiate(parser.parse_args(args))
+    """Run `scenegen`; returns the exit code: 0 done, 1 not all is as it should be, 2 something the user gave is wrong, 130
+    interrupted."""
+    words = list(sys.argv[1:] if args is None else args)
     try:
-        return build(**vars(settings.build))
-    except UserError as error:
-        print(f"scenegen: {error}", file=sys.stderr)
+        return _run(words)
+    except (UserError, LLMError, ArgumentError) as error:
+        print(f"scenegen: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except SystemExit as stop:  # --help
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        print("scenegen: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    asked = [word for word in words if not word.startswith("-")][:2]
+    parser = ArgumentParser(
+        prog="scenegen", description="Task sentences to scenes that are proven and ready for simulation.", exit_on_error=False
+    )
+    commands = parser.add_subcommands(required=True, dest="command")
+    for name, command in COMMANDS.items():
+        commands.add_subcommand(name, _parser_of(command, asked[:1] == [name]), help=command.help)
+    library = ArgumentParser(description="Made objects, kept for other scenes.", exit_on_error=False)
+    commands.add_subcommand("library", library, help=library.description)
+    actions = library.add_subcommands(required=True, dest="action")
+    for name, command in LIBRARY.items():
+        actions.add_subcommand(name, _parser_of(command, asked == ["library", name]), help=command.help)
+
+    name = asked[-1] if asked else ""
+    chosen = LIBRARY.get(name) if asked[:1] == ["library"] else COMMANDS.get(asked[0]) if asked else None
+    settings = parser.instantiate(parser.parse_args(_plain(words, chosen)))
+    arguments = settings[settings.command]
+    if settings.command == "library":
+        arguments = arguments[arguments.action]
+    assert chosen is not None, "the parser refuses what is no command"
+    return chosen.load()(**{name: value for name, value in vars(arguments).items() if name != "config"})
+
+
+def _parser_of(command: Command, wanted: bool) -> ArgumentParser:
+    """The parser of a subcommand; without its options when another one was asked for."""
+    parser = ArgumentParser(parser_mode="omegaconf", exit_on_error=False)
+    if wanted:
+        function = command.load()
+        parser.description = (function.__doc__ or "").strip().splitlines()[0]
+        parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
+        parser.add_function_arguments(function, as_positional=command.places, sub_configs=True)
+    return parser
+
+
+def _plain(words: list[str], command: Command | None) -> list[str]:
+    """--max-usd is read as --max_usd, and a yes-or-no option without a value as a yes."""
+    flags = {name for name, kind in get_type_hints(command.load()).items() if kind is bool} if command else set()
+    plain = []
+    for i, word in enumerate(words):
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = name[:2] + name[2:].replace("-", "_") + equals + value
+            bare = not equals and (i + 1 == len(words) or words[i + 1].startswith("--"))
+            word += "=true" if bare and word[2:] in flags else ""
+        plain.append(word)
+    return plain
 
 
 if __name__ == "__main__":

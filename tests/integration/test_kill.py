@@ -28,6 +28,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.chdir(tmp_path)
     sizes = ["--count", "3", "--heldout", "1", "--xy_range", "0.05", "--poses", "8"]
+    sizes += ["--catalog", "basic", "--min_distractors", "0", "--distractors", "3"]
     assert scenegen(["build", "--seed", "7", "--output", "scenes", *sizes]) == 0
     torch.manual_seed(0)
     save_policy(FlowPolicy(heads=HeadsConfig(value_input="privileged")), "start")

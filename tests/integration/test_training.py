@@ -22,7 +22,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from scenegen.cli import main as scenegen
 
     folder = tmp_path_factory.mktemp("scenes") / "three"
-    sizes = ["--count", "3", "--heldout", "1", "--xy_range", "0.05", "--poses", "8", "--preview", "false"]
+    sizes = ["--count", "3", "--heldout", "1", "--xy_range", "0.05", "--poses", "8"]
+    sizes += ["--catalog", "basic", "--min_distractors", "0", "--distractors", "3"]
     assert scenegen(["build", "--seed", "7", "--output", str(folder), *sizes]) == 0
     return folder
 

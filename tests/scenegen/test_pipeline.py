@@ -3,46 +3,53 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+from pydantic import TypeAdapter
 
+from scenegen.checks.run import accepted, check_all
 from scenegen.cli import main
+from scenegen.designer.base import RulesDesigner
+from scenegen.designer.tasks import generate_tasks
+from scenegen.engines.chain import ChainEngine
+from scenegen.engines.procedural.catalog import BASIC
+from scenegen.engines.procedural.engine import ProceduralEngine
 from scenegen.errors import UserError
 from scenegen.files import tree_digest
 from scenegen.layout.physics import Bench
 from scenegen.loader import load_scene, load_scene_set
+from scenegen.options import AssetOptions
+from scenegen.pipeline import UNCOUNTED, Builder, Plan
+from scenegen.schema import BUILD_LOG, PROVENANCE_FILE, QA_FILE, BuildEvent, Provenance, Verdict
 
 COUNT = 4
+OPTIONS = ["--count", str(COUNT), "--seed", "3", "--heldout", "1", "--poses", "24", "--catalog", "basic", "--distractors", "3"]
+OPTIONS += ["--min-distractors", "0"]
+
+
+def build(output: Path, *more: str, workers: int = 1) -> int:
+    return main(["build", "--output", str(output), *OPTIONS, "--workers", str(workers), *more])
+
+
+def content(folder: Path) -> str:
+    """Of a set, all but the log of how long things took."""
+    return tree_digest(folder, UNCOUNTED | {BUILD_LOG})
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("scenes") / "set"
-    assert (
-        main(
-            [
-                "build",
-                "--count",
-                str(COUNT),
-                "--seed",
-                "3",
-                "--output",
-                str(folder),
-                "--heldout",
-                "1",
-                "--poses",
-                "24",
-                "--workers",
-                "1",
-            ]
-        )
-        == 0
-    )
+    assert build(folder) == 0
     return folder
 
 
@@ -57,7 +64,7 @@ def test_set_is_complete_and_split(built):
         assert all(entry.visual.is_file() and entry.collision.is_file() and entry.visual.is_absolute() for entry in scene.objects)
         assert scene.objects[scene.target_index].role == "target" and scene.objects[scene.destination_index].role == "destination"
         assert sum(entry.asset.n_vertices for entry in scene.objects) + 150 <= 2500
-        assert tree_digest(scene.folder) == line.digest
+        assert tree_digest(scene.folder, UNCOUNTED) == line.digest
         base = scene.bundle.robot.base_pose.p
         assert base == (0, 0, scene.bundle.context.top_height_m) and 0.7 <= base[2] <= 0.9
     assert not [entry.name for entry in (built / "scenes").iterdir() if entry.name.startswith(".")]
@@ -86,29 +93,16 @@ def test_whole_bank_rests_in_physics(built):
             assert goal not in motion.touching
 
 
-def test_same_seed_same_bytes_with_any_number_of_workers(built, tmp_path):
+def test_same_seed_same_bytes_with_any_number_of_workers_and_shards(built, tmp_path):
     again = tmp_path / "again"
-    assert (
-        main(
-            [
-                "build",
-                "--count",
-                str(COUNT),
-                "--seed",
-                "3",
-                "--output",
-                str(again),
-                "--heldout",
-                "1",
-                "--poses",
-                "24",
-                "--workers",
-                "2",
-            ]
-        )
-        == 0
-    )
-    assert tree_digest(again) == tree_digest(built)
+    assert build(again, workers=2) == 0
+    assert content(again) == content(built)
+    shards = tmp_path / "shards"
+    for shard in ("1/2", "0/2"):
+        assert build(shards, "--shard", shard) == 0
+        assert not (shards / "scene_set.jsonl").exists()
+    assert build(shards) == 0
+    assert content(shards) == content(built)
 
 
 def test_resume_builds_only_what_is_missing(built, tmp_path, capfd):
@@ -116,39 +110,127 @@ def test_resume_builds_only_what_is_missing(built, tmp_path, capfd):
     shutil.copytree(built, copy)
     lost = load_scene_set(copy).lines[1]
     shutil.rmtree(copy / lost.path)
-    (copy / "scenes" / ".building-left-over").mkdir()
-    assert (
-        main(
-            [
-                "build",
-                "--count",
-                str(COUNT),
-                "--seed",
-                "3",
-                "--output",
-                str(copy),
-                "--heldout",
-                "1",
-                "--poses",
-                "24",
-                "--workers",
-                "1",
-            ]
-        )
-        == 0
-    )
+    (copy / "scenes" / ".building-s0001_left_over").mkdir()
+    assert build(copy, "--resume") == 0
     assert f"({COUNT - 1} already there)" in capfd.readouterr().out
-    assert tree_digest(copy) == tree_digest(built)
+    assert content(copy) == content(built)
+    assert build(copy, "--resume", "false") == 2
+
+
+@pytest.mark.parametrize("after", [0.5, 1.5])
+def test_killed_and_resumed_is_as_if_uninterrupted(built, tmp_path, after):
+    """Killed so long after the first scene was begun."""
+    folder = tmp_path / "set"
+    command = [sys.executable, "-m", "scenegen.cli", "build", "--output", str(folder), *OPTIONS, "--workers", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        while not list((folder / "scenes").glob(".building-*")) and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(after)
+        os.killpg(process.pid, signal.SIGKILL)
+    assert build(folder) == 0
+    assert content(folder) == content(built)
+
+
+def test_every_file_says_how_the_scene_came_about(built):
+    events = [BuildEvent.model_validate_json(line) for line in (built / BUILD_LOG).read_text().splitlines()]
+    assert [event.outcome for event in events].count("accepted") == COUNT
+    for scene in load_scene_set(built):
+        verdicts = TypeAdapter(list[Verdict]).validate_json((scene.folder / QA_FILE).read_bytes())
+        assert verdicts == check_all(scene) and accepted(verdicts)
+        assert len(verdicts) == 3 * len(scene.objects) + 2
+        event = next(event for event in events if event.scene_id == scene.id and event.outcome == "accepted")
+        assert event.verdicts[-len(verdicts) :] == verdicts and {"assets", "layout", "checks"} <= event.seconds.keys()
+        provenance = Provenance.model_validate_json((scene.folder / PROVENANCE_FILE).read_bytes())
+        assert provenance.engines.keys() == {entry.id for entry in scene.objects}
+        assert (provenance.task, provenance.designer) == (scene.instruction, "rules")
+
+
+def test_replay_makes_every_file_again(built, tmp_path, capfd):
+    scene = load_scene_set(built).lines[0]
+    assert main(["replay", str(built / scene.path)]) == 0
+    assert f"identical, {scene.digest}" in capfd.readouterr().out
+    copy = tmp_path / scene.id
+    shutil.copytree(built / scene.path, copy)
+    texture = next(copy.glob("asset3d/target/result/mesh/*.png"))
+    texture.write_bytes(texture.read_bytes() + b" ")
+    assert main(["replay", str(copy)]) == 1
+    assert texture.name in capfd.readouterr().out
+
+
+def test_check_says_what_has_changed(built, tmp_path, capfd):
+    copy = tmp_path / "copy"
+    shutil.copytree(built, copy)
+    assert main(["check", str(copy), "--workers", "1"]) == 0
+    assert f"{COUNT} of {COUNT} scenes" in capfd.readouterr().out
+    folder = copy / load_scene_set(copy).lines[2].path
+    with np.load(folder / "poses.npz") as bank:
+        poses, offsets = bank["poses"].copy(), bank["offsets"]
+    poses[:, 0, 2] += 0.05
+    np.savez(folder / "poses.npz", poses=poses, offsets=offsets)
+    assert main(["check", str(copy), "--workers", "1"]) == 1
+    said = capfd.readouterr().out
+    assert f"{folder.name}: settle" in said and f"{folder.name}: files" in said and f"{COUNT - 1} of {COUNT} scenes" in said
+
+
+@dataclass(frozen=True)
+class DeadlyOptions(AssetOptions):
+    """An engine that kills its process over an apple and never ends over a can."""
+
+    def engine(self) -> ChainEngine:
+        return ChainEngine([DeadlyEngine()])
+
+
+class DeadlyEngine(ProceduralEngine):
+    def generate(self, spec, seed, attempt, folder, feedback=()):
+        if spec.category == "apple":
+            os.kill(os.getpid(), signal.SIGKILL)
+        while spec.category == "can":
+            time.sleep(1)
+        return super().generate(spec, seed, attempt, folder, feedback)
+
+
+def test_a_crash_or_a_hang_costs_one_scene(tmp_path):
+    tasks = ["put the apple on the plate", "put the can on the plate", "put the lemon on the plate"]
+    plan = Plan(tmp_path / "set", tasks, False, 0, "basic", (0, 0), 0.1, 4, attempts=1)
+    events = list(Builder(plan, RulesDesigner(BASIC, (0, 0)), DeadlyOptions(), workers=2, timeout=15).run())
+    reasons = {result.task: result.reason for result in events[-1].results}
+    assert "exit code" in reasons[tasks[0]] and "longer than 15 s" in reasons[tasks[1]] and reasons[tasks[2]] == ""
+    assert [scene.instruction for scene in load_scene_set(tmp_path / "set")] == [tasks[2]]
+    assert [entry.name for entry in (tmp_path / "set/scenes").iterdir()] == ["s0002_put_the_lemon_on_the_plate"]
+
+
+class Fussy(RulesDesigner):
+    """Says of every first task that it is impossible."""
+
+    def design(self, task, seed, feedback=()):
+        if task in generate_tasks(2, 5, BASIC):
+            raise UserError(f"task {task!r}: found it impossible")
+        return super().design(task, seed, feedback)
+
+
+def test_a_drawn_task_that_never_passes_is_replaced(tmp_path):
+    designer = Fussy(BASIC, (0, 0))
+    tasks = designer.propose(2, 5)
+    plan = Plan(tmp_path / "set", tasks, True, 5, "basic", (0, 0), 0.1, 4)
+    summary = list(Builder(plan, designer, AssetOptions(), workers=1, timeout=60).run())[-1]
+    assert len(summary.accepted) == 2 and not {result.task for result in summary.accepted} & set(tasks)
+    again = list(Builder(plan, designer, AssetOptions(), workers=1, timeout=60).run())[-1]
+    assert [result.digest for result in again.results] == [result.digest for result in summary.results]
+    assert all(result.reused for result in again.results)
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["--count", "2", "--seed", "4"], "another run|another seed"),
-        (["--count", str(COUNT), "--seed", "3", "--poses", "25"], "other options"),
+        (["--count", str(COUNT), "--seed", "3", "--poses", "25"], "other tasks, options"),
         (["--count", "0"], "count"),
         ([], "exactly one"),
         (["--count", "2", "--heldout", "2"], "heldout"),
+        (["--count", "2", "--shard", "2/2"], "shard"),
+        (["--count", "2", "--distractors", "7"], "distractors"),
+        (["--count", "2", "--designer", "lm"], "designer"),
+        (["--count", "2", "--assets.engines", "[library]"], "assets.library"),
         (["--count", "2", "--poses", "0"], "poses"),
         (["--tasks", "no_such_file.txt"], "no_such_file"),
     ],
@@ -180,11 +262,14 @@ def test_tasks_from_a_file(tmp_path):
     assert scenes[0].objects[0].asset.color == "green" and scenes[1].objects[1].asset.color == "blue"
 
 
-def test_bad_task_in_a_file_stops_before_anything_is_written(tmp_path, capfd):
+def test_a_bad_task_in_a_file_is_told_and_the_others_are_built(tmp_path, capfd):
     tasks = tmp_path / "tasks.txt"
-    tasks.write_text("put the apple on the plate\nput the moon on the plate\n")
-    assert main(["build", "--tasks", str(tasks), "--output", str(tmp_path / "set")]) == 2
-    assert "moon" in capfd.readouterr().err and not (tmp_path / "set").exists()
+    tasks.write_text("put the apple on the plate\nput the moon on the plate\nfold the cloth\n")
+    assert main(["build", "--tasks", str(tasks), "--output", str(tmp_path / "set"), "--poses", "4", "--workers", "1"]) == 0
+    said = capfd.readouterr()
+    assert "1 scenes accepted" in said.out and "2 rejected" in said.out
+    assert "found 'moon'" in said.err and "found no 'put A on B'" in said.err
+    assert [line.task for line in load_scene_set(tmp_path / "set").lines] == ["put the apple on the plate"]
 
 
 def edit(file: Path, change) -> None:

@@ -29,24 +29,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from scenegen.cli import main
 
     folder = tmp_path_factory.mktemp("scenes") / "three"
-    assert (
-        main(
-            [
-                "build",
-                "--count",
-                "3",
-                "--seed",
-                "7",
-                "--output",
-                str(folder),
-                "--heldout",
-                "1",
-                "--xy_range",
-                "0.05",
-                "--poses",
-                "16",
-            ]
-        )
-        == 0
-    )
+    sizes = ["--count", "3", "--heldout", "1", "--xy_range", "0.05", "--poses", "16"]
+    things = ["--catalog", "basic", "--min_distractors", "0", "--distractors", "3"]
+    assert main(["build", "--seed", "7", "--output", str(folder), *sizes, *things]) == 0
     return folder
