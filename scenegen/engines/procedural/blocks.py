@@ -9,8 +9,10 @@ from scenegen.engines.procedural.form import Family, Form, Grasp, Recipe
 from scenegen.engines.procedural.parts import (
     OPEN_BELOW,
     box,
+    disc,
     frustum,
     hoop,
+    lid,
     prism,
     put,
     turned,
@@ -38,11 +40,9 @@ def _dice(recipe: Recipe) -> Form:
     for face, count in (("top", 1), ("front", 2), ("right", 3), ("back", 5), ("left", 4)):
         image = textures.solid(recipe.paint, recipe.rng, 32, 32, 0.02)
         form.textures[face] = prints.spots(image, pips[count], 0.11, 0.11, prints.other(recipe.paint))
-    put(form, "top", box(side, side, side, ("top",)))
-    form.hulls.pop()
+    put(form, "top", box(side, side, side, ("top",)).bare())
     for face in ("front", "right", "back", "left"):
-        put(form, face, box(side, side, side, (face,)))
-        form.hulls.pop()
+        put(form, face, box(side, side, side, (face,)).bare())
     put(form, "front", box(side, side, side, ("bottom",)))
     form.grasp = Grasp(side, side / 2)
     return form
@@ -58,8 +58,7 @@ def _domino(recipe: Recipe) -> Form:
         prints.spots(top, prints.lattice(2, count, left + 0.06, 0.1, left + 0.44, 0.9), 0.045, 0.09, mark)
     form = Form({"top": top, "body": plain(recipe.paint, recipe.rng, 32)})
     put(form, "body", box(2 * width, width, high, ("bottom", "front", "right", "back", "left")))
-    put(form, "top", box(2 * width, width, high, ("top",)))
-    form.hulls.pop()
+    put(form, "top", box(2 * width, width, high, ("top",)).bare())
     form.grasp = Grasp(width, high / 2, yaw=np.pi / 2)
     return form
 
@@ -167,8 +166,7 @@ def _rook(recipe: Recipe) -> Form:
             [(0.60 * radius, 0.74 * height), (0.86 * radius, 0.80 * height), (0.86 * radius, 0.86 * height)], closed=(True, False)
         ),
     )
-    put(form, "inside", turned([(0.86 * radius, 0.86 * height - 0.0005), (0.86 * radius, 0.86 * height)], closed=(False, True)))
-    form.hulls.pop()
+    put(form, "inside", lid(disc(0.86 * radius, 12), 0.86 * height))
     for i in range(5):
         a, b = 2 * np.pi * (i + np.array([0.0, 0.62])) / 5
         outline = radius * np.array(

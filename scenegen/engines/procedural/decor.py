@@ -9,6 +9,7 @@ from scenegen.engines.procedural.form import Family, Form, Recipe
 from scenegen.engines.procedural.parts import (
     OPEN_BELOW,
     box,
+    disc,
     frustum,
     lid,
     prism,
@@ -60,8 +61,7 @@ def _lamp(recipe: Recipe) -> Form:
         turned([(0.006, 0.010), (0.0045, high - drop)], 8, (False, False)),
     )
     put(form, "shade", turned([(shade_low, high - drop), (0.58 * shade_low, high)], 16, (True, False)))
-    put(form, "light", turned([(0.58 * shade_low, high - 0.0005), (0.58 * shade_low, high)], 16, (False, True)))
-    form.hulls.pop()
+    put(form, "light", lid(disc(0.58 * shade_low, 16), high))
     return form
 
 
@@ -126,8 +126,7 @@ def _potted_plant(recipe: Recipe) -> Form:
         turned([(0.72 * radius, 0), (0.92 * radius, high - 0.012)], 14, (True, False)),
         turned([(1.06 * radius, high - 0.012), (1.08 * radius, high)], 14, (True, False)),
     )
-    put(form, "soil", turned([(1.08 * radius, high - 0.0005), (1.08 * radius, high)], 14, (False, True)))
-    form.hulls.pop()
+    put(form, "soil", lid(disc(1.08 * radius, 14), high))
     turn = float(recipe.rng.uniform(0, 2 * np.pi))
     for count, out, up, phase in ((5, 0.026, 0.036, 0.0), (4, 0.014, 0.056, 0.6)):
         for i in range(count):
@@ -147,8 +146,7 @@ def _tissue_box(recipe: Recipe) -> Form:
     top = prints.spot(textures.solid(recipe.paint, recipe.rng, 32, 64), 0.5, 0.5, 0.30, 0.24, shade(recipe.paint, 0.5))
     form = Form({"side": sides, "top": top, "tissue": plain((0.97, 0.97, 0.97), recipe.rng)})
     put(form, "side", box(length, width, high, ("bottom", "front", "right", "back", "left")))
-    put(form, "top", box(length, width, high, ("top",)))
-    form.hulls.pop()
+    put(form, "top", box(length, width, high, ("top",)).bare())
     for turn, shift in ((0.25, -0.006), (-0.5, 0.006)):
         put(
             form,

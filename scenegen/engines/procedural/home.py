@@ -10,7 +10,6 @@ from scenegen.engines.procedural.parts import (
     box,
     disc,
     frustum,
-    hoop,
     lid,
     pillow,
     pillow_top,
@@ -19,6 +18,8 @@ from scenegen.engines.procedural.parts import (
     turned,
 )
 from scenegen.engines.procedural.prints import DARK, GOLDEN, METAL, PALE, plain, shade
+from scenegen.mesh.hulls import wall_pieces
+from scenegen.mesh.surfaces import lathe
 from scenegen.palette import rgb
 
 
@@ -52,10 +53,12 @@ def _paper_roll(recipe: Recipe) -> Form:
     sheets = textures.speckle(recipe.paint, 0.94 * recipe.paint, recipe.rng, 0.12, 32, 64)
     sheets[:, 30:32] *= 0.88
     form = Form({"body": np.clip(sheets, 0, 1), "core": plain((0.70, 0.56, 0.40), recipe.rng)})
-    put(form, "body", hoop([(inner + 0.002, 0), (outer, 0), (outer, high), (inner + 0.002, high)], 12))
-    put(form, "core", hoop([(inner, 0), (inner + 0.002, 0), (inner + 0.002, high + 0.0004), (inner, high + 0.0004)], 12))
-    del form.hulls[12:]
-    form.hulls = [np.where(np.isclose(hull[:, 2:], high), hull * (1, 1, 1 + 0.0004 / high), hull) for hull in form.hulls]
+    core = inner + 0.002
+    form.add(
+        lathe([(core, 0), (outer, 0), (outer, high), (core, high)], 12),
+        wall_pieces([(inner, 0), (outer, 0), (outer, high), (inner, high)], 12),
+    )
+    form.add(lathe([(core, high), (inner, high), (inner, 0), (core, 0)], 12), (), "core")
     form.grasp = Grasp(2 * outer, high / 2, symmetric=True)
     return form
 
@@ -69,8 +72,7 @@ def _gift_box(recipe: Recipe) -> Form:
     prints.rectangle(top, 0, 0.42, 1, 0.58, ribbon)
     form = Form({"side": sides, "top": top, "bow": plain(ribbon, recipe.rng)})
     put(form, "side", box(side, side, high, ("bottom", "front", "right", "back", "left")))
-    put(form, "top", box(side, side, high, ("top",)))
-    form.hulls.pop()
+    put(form, "top", box(side, side, high, ("top",)).bare())
     for turn in (0.6, 0.6 + np.pi):
         loop = tube(
             [(0, 0, 0.003), (0.008, 0, 0.006), (0.013, 0, 0.004)], [[0.002, 0.0022], [0.0045, 0.0035], [0.0045, 0.0025]], 6

@@ -221,8 +221,7 @@ def _juice_box(recipe: Recipe) -> Form:
         }
     )
     put(form, "body", box(length, width, height, ("bottom", "front", "right", "back", "left")))
-    put(form, "top", box(length, width, 0.0005, ("top",)).at(z=height - 0.0005))
-    form.hulls.pop()
+    put(form, "top", box(length, width, height, ("top",)).bare())
     straw = [(0.25 * length, 0, height), (0.25 * length, 0, height + 0.010), (0.25 * length - 0.007, 0, height + 0.0135)]
     put(form, "straw", tube(straw, 0.0018, 6, up=(0, 1, 0)))
     form.grasp = Grasp(width, height / 2, yaw=np.pi / 2)

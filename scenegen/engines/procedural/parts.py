@@ -39,6 +39,10 @@ class Part:
     def about_z(self, angle: float) -> Part:
         return self._turned(0, 1, angle)
 
+    def bare(self) -> Part:
+        """Seen but not touched, because another part is there already."""
+        return Part(self.surface)
+
     def _turned(self, i: int, j: int, angle: float) -> Part:
         rotation = np.eye(3)
         rotation[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)

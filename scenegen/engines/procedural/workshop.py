@@ -111,17 +111,17 @@ def _scissors(recipe: Recipe) -> Form:
     )
     for side in (-1, 1):
         eye = hoop([(0.0062, 0), (ring, 0), (ring, high), (0.0062, high)], 8)
-        put(form, "handle", eye.at(-0.044, 0.0116 * side))
+        put(form, "handle", eye.at(-0.040, 0.0116 * side))
         put(
             form,
             "handle",
             tube(
-                [(-0.036, 0.0070 * side, high / 2), (-0.014, 0.0050 * side, high / 2), (0.006, 0.0030 * side, high / 2)],
+                [(-0.032, 0.0070 * side, high / 2), (-0.014, 0.0050 * side, high / 2), (0.006, 0.0030 * side, high / 2)],
                 [[0.0040, high / 2], [0.0048, high / 2], [0.0050, high / 2]],
                 6,
             ),
         )
-        blade = np.array([(0.000, -0.0055), (0.042, -0.0020), (0.046, 0.0020), (0.042, 0.0040), (0.000, 0.0055)])
+        blade = np.array([(0.000, -0.0055), (0.036, -0.0020), (0.040, 0.0020), (0.036, 0.0040), (0.000, 0.0055)])
         outline = blade if side > 0 else blade[::-1] * (1, -1)
         put(form, "metal", prism(outline, 0.007).about_z(0.09 * side).at(0.006, 0.0012 * side, 0.0045 + 0.0035 * side))
     put(form, "bolt", turned([(0.0040, 0), (0.0030, 0.0015)], 8).at(0.004, 0, high - 0.0002))
@@ -261,7 +261,7 @@ FAMILIES = (
         graspable=True,
     ),
     Family(("pliers", "pincers"), _GRIPS, ("plastic",), _pliers, 0.112, graspable=True),
-    Family(("scissors", "pair of scissors", "shears"), (*_GRIPS, "pink", "lime"), ("plastic",), _scissors, 0.118, graspable=True),
+    Family(("scissors", "pair of scissors", "shears"), (*_GRIPS, "pink", "lime"), ("plastic",), _scissors, 0.102, graspable=True),
     Family(
         ("paintbrush", "paint brush", "brush"),
         ("brown", "beige", "red", "blue", "green", "yellow", "purple"),
