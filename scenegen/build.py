@@ -255,7 +255,7 @@ def _context(graph: SceneGraph, folder: Path, seed: int, catalog: str) -> Contex
     clear = [name for name, value in contrasts.items() if value >= MIN_CONTRAST] or [max(contrasts, key=contrasts.__getitem__)]
     key = str(rng.choice(clear))
     style = tables[key]
-    height = round(float(rng.uniform(0.70, 0.90)), 3)
+    height = round(float(rng.uniform(*style.heights)), 3)
     surface, image, boxes = contexts.table(style, height, rng)
     visual, texture = _write_visual(folder, "context", "table", surface, image, style.shininess)
     return ContextEntry(

@@ -136,10 +136,6 @@ class Started:
 Event = Started | BuildEvent | SceneResult | BuildSummary
 
 
-class Interrupted(Exception):
-    """The run was stopped; the slot has no result."""
-
-
 class Builder:
     """Runs a plan. `judge` adds verdicts to what was built and says what they cost [USD]."""
 
@@ -208,6 +204,8 @@ class Builder:
     def _slot(self, slot: int) -> SceneResult:
         result = self._scene(slot, 0, self._plan.tasks[slot])
         for number in range(1, REPLACEMENTS + 1 if self._plan.drawn and result.reason else 1):
+            if self._stop.is_set():
+                break
             seed = derive_seed(self._plan.seed, "replacement", slot, number)
             result = self._scene(slot, number, self._designer.propose(1, seed)[0])
             if not result.reason:
@@ -245,7 +243,7 @@ class Builder:
             return self._turned_down(slot, spec, FailedAttempt(attempt=0, stage="design", reasons=[str(error)]))
         for attempt in range(self._plan.attempts):
             if self._stop.is_set():
-                raise Interrupted
+                return SceneResult(slot, spec.scene_id, task, failed[-1].reasons[0] if failed else "the run was stopped")
             self._events.put(Started(spec.scene_id, attempt))
             outcome, hopeless = self._attempt(spec, attempt, failed)
             if outcome.ok:

@@ -55,6 +55,10 @@ class Bench:
         grip: float = 1.0,
     ) -> None:
         sapien.physx.clear_cache()  # it keeps meshes by file name, and another attempt at a scene writes the same names
+        # These are the process's, and an environment that lives in it may have set them, so that nothing ever sleeps.
+        sapien.physx.set_scene_config(sapien.physx.PhysxSceneConfig())
+        sapien.physx.set_body_config(sapien.physx.PhysxBodyConfig())
+        sapien.physx.set_shape_config(sapien.physx.PhysxShapeConfig())
         self.scene = sapien.Scene([sapien.physx.PhysxCpuSystem()])
         self.scene.set_timestep(1 / HZ)
         self.grip = grip
