@@ -19,8 +19,8 @@ from scenegen.engines.base import AssetEngine, EngineError
 from scenegen.engines.chain import ChainEngine
 from scenegen.engines.procedural import contexts, rooms, textures
 from scenegen.engines.procedural.catalog import find_catalog
-from scenegen.files import npz, write_atomic
-from scenegen.layout.bank import CLEARANCE, WORKSPACE, Bank, LayoutError, build_bank
+from scenegen.files import write_atomic
+from scenegen.layout.bank import Bank, LayoutError, build_bank
 from scenegen.loader import load_scene
 from scenegen.mesh.surfaces import Surface
 from scenegen.mesh.writers import MATERIAL_FILE, TEXTURE_FILE, material_mtl, read_points, visual_obj
@@ -34,7 +34,6 @@ from scenegen.schema import (
     BackgroundEntry,
     ContextEntry,
     FailedAttempt,
-    LayoutEntry,
     NodeSpec,
     ObjectEntry,
     Pose,
@@ -57,7 +56,6 @@ MIN_CONTRAST = 25.0
 ASSET_TRIES = 3
 """How often an object is made anew when a check turns it down, before the whole scene is."""
 
-POSES_FILE = "poses.npz"
 _VERSIONS = ("genvla", "numpy", "scipy", "sapien", "pillow")
 
 
@@ -295,22 +293,10 @@ def _write_visual(
 def _write(
     spec: SceneSpec, graph: SceneGraph, assets: list[AssetRecord], context: ContextEntry, bank: Bank, folder: Path, seed: int
 ) -> SceneBundle:
-    (folder / POSES_FILE).write_bytes(npz({"poses": bank.poses, "offsets": bank.offsets}))
     objects = [
         ObjectEntry(id=node.id, role=node.role, name=node.name, nominal_xy=tuple(np.round(xy, 4).tolist()), asset=asset)  # type: ignore[arg-type]
         for node, asset, xy in zip(graph.objects, assets, bank.nominal, strict=True)
     ]
-    layout = LayoutEntry(
-        poses_file=POSES_FILE,
-        count=len(bank.poses),
-        xy_range_m=spec.xy_range,
-        clearance_m=CLEARANCE,
-        workspace=WORKSPACE,
-        checked_placements=bank.checked,
-        max_drift_m=bank.max_drift_m,
-        max_tilt_deg=bank.max_tilt_deg,
-        max_penetration_m=bank.max_penetration_m,
-    )
     robot = RobotEntry(id="robot", uid=graph.robot_uid, base_pose=Pose(p=(0, 0, context.top_height_m)))
     bundle = SceneBundle(
         scene_id=spec.scene_id,
@@ -322,7 +308,7 @@ def _write(
         context=context,
         background=_background(folder, seed, spec.catalog),
         robot=robot,
-        layout=layout,
+        layout=bank.write(folder, spec.xy_range),
     )
     write_atomic(folder / SCENE_FILE, (bundle.model_dump_json(indent=1) + "\n").encode())
     return bundle

@@ -25,9 +25,9 @@ from pebble import ProcessExpired, ProcessPool
 from scenegen.build import Outcome, SceneSpec, write_provenance
 from scenegen.designer.base import Designer
 from scenegen.errors import UserError
-from scenegen.files import tree_digest, write_atomic
 from scenegen.llm.base import BudgetError, LLMError
 from scenegen.loader import load_scene
+from scenegen.manifest import SCENES, scene_digest, write_manifest
 from scenegen.options import AssetOptions
 from scenegen.schema import (
     BUILD_LOG,
@@ -44,10 +44,7 @@ from scenegen.schema import (
 from scenegen.seeds import derive_seed
 from scenegen.worker import build_attempt, render_preview, warm_up
 
-SCENES = "scenes"
 REPORT = "report"
-UNCOUNTED = frozenset({PREVIEW_FILE})
-"""Files of a scene that its digest leaves out: pictures differ from driver to driver."""
 
 REPLACEMENTS = 5
 """Other tasks that a slot may turn to."""
@@ -148,7 +145,7 @@ class Builder:
         timeout: float,
         judge: Callable[[SceneGraph, Path, Outcome], float] | None = None,
     ) -> None:
-        self.plan = self._plan = plan
+        self.plan = plan
         self._designer = designer
         self._assets = assets
         self._workers = workers
@@ -166,7 +163,7 @@ class Builder:
         started, summary = time.perf_counter(), BuildSummary()
         self._prepare()
         context = multiprocessing.get_context("spawn")
-        slots = self._plan.slots
+        slots = self.plan.slots
         # Threads wait for processes and language models; twice the processes keeps these busy while some scenes are designed.
         threads = ThreadPoolExecutor(min(2 * self._workers, max(1, len(slots))))
         processes = min(self._workers, max(1, len(slots)))
@@ -186,7 +183,7 @@ class Builder:
             threads.shutdown(wait=True, cancel_futures=True)
             self._pool.join()
         summary.seconds = time.perf_counter() - started
-        if self._plan.shard[1] == 1:
+        if self.plan.shard[1] == 1:
             self._write_manifest(summary.accepted)
         yield summary
 
@@ -202,11 +199,11 @@ class Builder:
     # ---- one slot, in a thread of its own
 
     def _slot(self, slot: int) -> SceneResult:
-        result = self._scene(slot, 0, self._plan.tasks[slot])
-        for number in range(1, REPLACEMENTS + 1 if self._plan.drawn and result.reason else 1):
+        result = self._scene(slot, 0, self.plan.tasks[slot])
+        for number in range(1, REPLACEMENTS + 1 if self.plan.drawn and result.reason else 1):
             if self._stop.is_set():
                 break
-            seed = derive_seed(self._plan.seed, "replacement", slot, number)
+            seed = derive_seed(self.plan.seed, "replacement", slot, number)
             result = self._scene(slot, number, self._designer.propose(1, seed)[0])
             if not result.reason:
                 break
@@ -214,7 +211,7 @@ class Builder:
         return result
 
     def _spec(self, slot: int, replacement: int, task: str) -> SceneSpec:
-        plan = self._plan
+        plan = self.plan
         slug = "_".join(re.findall(r"[a-z0-9]+", task.lower()))[:60].rstrip("_")
         seed = derive_seed(plan.seed, "scene", slot, *([replacement] if replacement else []))
         scene_id = f"s{slot:04d}_{slug}".rstrip("_")
@@ -241,7 +238,7 @@ class Builder:
             self._designer.require(task)
         except UserError as error:
             return self._turned_down(slot, spec, FailedAttempt(attempt=0, stage="design", reasons=[str(error)]))
-        for attempt in range(self._plan.attempts):
+        for attempt in range(self.plan.attempts):
             if self._stop.is_set():
                 return SceneResult(slot, spec.scene_id, task, failed[-1].reasons[0] if failed else "the run was stopped")
             self._events.put(Started(spec.scene_id, attempt))
@@ -286,12 +283,12 @@ class Builder:
             outcome.failed("worker", f"{error.filename or folder}: {error.strerror or error}")
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        self._record(spec, attempt, outcome, usd, hopeless or attempt + 1 == self._plan.attempts)
+        self._record(spec, attempt, outcome, usd, hopeless or attempt + 1 == self.plan.attempts)
         return outcome, hopeless
 
     def _built(self, spec: SceneSpec, graph: SceneGraph, attempt: int, folder: Path, outcome: Outcome) -> Outcome:
         try:
-            built = self._in_process(build_attempt, spec, graph, attempt, self._assets, folder, self._plan.preview)
+            built = self._in_process(build_attempt, spec, graph, attempt, self._assets, folder, self.plan.preview)
         except TimeoutError:
             return outcome.failed("worker", f"took longer than {self._timeout:g} s")
         except ProcessExpired as error:
@@ -318,26 +315,26 @@ class Builder:
             seconds={name: round(value, 4) for name, value in outcome.seconds.items()},
             usd=usd,
         )
-        with self._log, (self._plan.output / BUILD_LOG).open("a", encoding="utf-8") as log:
+        with self._log, (self.plan.output / BUILD_LOG).open("a", encoding="utf-8") as log:
             log.write(event.model_dump_json(exclude_defaults=True) + "\n")
         self._events.put(event)
 
     def _found(self, slot: int, spec: SceneSpec, reused: bool) -> SceneResult:
         folder = self._scenes / spec.scene_id
         scene = load_scene(folder)
-        if self._plan.preview and not (folder / PREVIEW_FILE).is_file():
+        if self.plan.preview and not (folder / PREVIEW_FILE).is_file():
             self._in_process(render_preview, folder)
         categories = tuple(entry.asset.category for entry in scene.objects)
-        return SceneResult(slot, spec.scene_id, spec.task, "", reused, tree_digest(folder, UNCOUNTED), categories)
+        return SceneResult(slot, spec.scene_id, spec.task, "", reused, scene_digest(folder), categories)
 
     # ---- the folder of the set
 
     @property
     def _scenes(self) -> Path:
-        return self._plan.output / SCENES
+        return self.plan.output / SCENES
 
     def _prepare(self) -> None:
-        output = self._plan.output
+        output = self.plan.output
         if output.exists() and not output.is_dir():
             raise UserError(f"output: {output} is a file; wanted a folder")
         known = {MANIFEST_FILE, SCENES, BUILD_LOG, REPORT}
@@ -353,9 +350,9 @@ class Builder:
         for entry in sorted(self._scenes.iterdir()):
             slot = self._slot_of(entry)
             if entry.name.startswith(".building-"):
-                if slot in self._plan.slots:
+                if slot in self.plan.slots:
                     shutil.rmtree(entry)
-            elif slot is None or slot >= len(self._plan.tasks) or not self._is_ours(entry, slot):
+            elif slot is None or slot >= len(self.plan.tasks) or not self._is_ours(entry, slot):
                 raise UserError(
                     f"output: {entry} was built with another seed, other tasks, options or version; "
                     "wanted an empty folder or the set that the same command has begun"
@@ -373,13 +370,13 @@ class Builder:
             return False
         key = load_scene(folder).bundle.build_key
         specs = (self._spec(slot, number, provenance.task) for number in range(REPLACEMENTS + 1))
-        given = self._plan.drawn or provenance.task == self._plan.tasks[slot]
+        given = self.plan.drawn or provenance.task == self.plan.tasks[slot]
         return given and any(spec.key == key for spec in specs)
 
     def _write_manifest(self, accepted: Sequence[SceneResult]) -> None:
-        seed = self._plan.seed
+        seed = self.plan.seed
         ranked = sorted(accepted, key=lambda result: derive_seed(seed, "split", result.scene_id))
-        held = {result.scene_id for result in ranked[: self._plan.heldout]}
+        held = {result.scene_id for result in ranked[: self.plan.heldout]}
         lines = [
             ManifestLine(
                 id=r.scene_id,
@@ -390,4 +387,4 @@ class Builder:
             )
             for r in sorted(accepted, key=lambda result: result.slot)
         ]
-        write_atomic(self._plan.output / MANIFEST_FILE, "".join(line.model_dump_json() + "\n" for line in lines).encode())
+        write_manifest(self.plan.output, lines)

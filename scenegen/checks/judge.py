@@ -72,7 +72,7 @@ class Judge:
         """Semantic appearance, mesh geometry, text-to-3D alignment; the same three as the offline checks."""
         try:
             images = asset_views(self._photographer, folder / asset.files.visual)
-        except Exception as error:  # noqa: BLE001 (a model that cannot be drawn is not judged; the renderer raises what it likes)
+        except Exception as error:  # a model that cannot be drawn is not judged; the renderer raises what it likes
             checks = (Check.APPEARANCE, Check.GEOMETRY, Check.ALIGNMENT)
             return [_error(check, node.id, f"no pictures: {error}") for check in checks]
         words = {"views": ", ".join(VIEWS), "called": json.dumps(node.name), "category": json.dumps(node.category)}
@@ -88,7 +88,7 @@ class Judge:
         """Whether the instruction is doable and unambiguous in a picture of the nominal placement."""
         try:
             image = png(self._photographer.take(scene, 0, *SCENE_SIZE) / 255.0)
-        except Exception as error:  # noqa: BLE001 (as above)
+        except Exception as error:  # as above
             return _error(Check.TASK, "scene", f"no picture: {error}")
         question = prompt("judge_scene_v1", instruction=json.dumps(scene.instruction))
         return self._ask(Check.TASK, "scene", question, SceneAnswer, [image])

@@ -52,7 +52,7 @@ def accepted(verdicts: Iterable[Verdict]) -> bool:
 def _guarded(check: Check, subject: str, look: Callable[[], Verdict]) -> Verdict:
     try:
         return look()
-    except Exception as error:  # noqa: BLE001 (whatever a broken file or engine brings about, the run goes on)
+    except Exception as error:  # whatever a broken file or engine brings about, the run goes on
         text = (str(error).splitlines() or [""])[0][:200]
         reason = f"{type(error).__name__}: {text}"
         return Verdict(check=check, subject=subject, status=Status.ERROR, reasons=[reason])

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from scenegen.designer.base import Designer, RulesDesigner
+from scenegen.designer.rules import MAX_DISTRACTORS
 from scenegen.display import BuildDisplay
 from scenegen.engines.procedural.catalog import find_catalog
 from scenegen.errors import UserError
 from scenegen.llm.base import LLMClient
 from scenegen.llm.connect import LLMOptions, open_client
+from scenegen.manifest import SCENES
 from scenegen.options import AssetOptions
 from scenegen.pipeline import Builder, BuildSummary, Plan, SceneResult, Started
-from scenegen.schema import MAX_OBJECTS, BuildEvent
+from scenegen.schema import BuildEvent
 
 if TYPE_CHECKING:
     from scenegen.judging import SceneJudge
-
-MAX_DISTRACTORS = MAX_OBJECTS - 2
 
 
 def build(
@@ -85,7 +85,7 @@ def build(
             f"xy_range, poses, attempts, timeout: found {xy_range:g}, {poses}, {attempts}, {timeout:g}; "
             "wanted xy_range >= 0, the others above 0"
         )
-    if not resume and (output / "scenes").is_dir() and any((output / "scenes").iterdir()):
+    if not resume and (output / SCENES).is_dir() and any((output / SCENES).iterdir()):
         raise UserError(f"output: {output} holds scenes; wanted an empty folder, or --resume to go on with it")
     client = open_client(llm) if designer == "llm" or judge else None
     author = make_designer(designer, client, catalog, (min_distractors, distractors), assets)

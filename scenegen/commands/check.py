@@ -18,10 +18,9 @@ from scenegen.commands.build import cores
 from scenegen.designer.base import Design
 from scenegen.engines.procedural.engine import ProceduralEngine
 from scenegen.errors import UserError
-from scenegen.files import tree_digest
 from scenegen.loader import load_scene, load_scene_set
+from scenegen.manifest import UNCOUNTED, scene_digest
 from scenegen.options import AssetOptions
-from scenegen.pipeline import UNCOUNTED
 from scenegen.schema import MANIFEST_FILE, PROVENANCE_FILE, Check, Provenance, SceneBundle, Status, Verdict
 
 
@@ -48,7 +47,7 @@ def check(path: Path, workers: int | None = None, write: bool = False) -> int:
     bad = 0
     for folder, verdicts in results:
         reasons = [reason for verdict in verdicts for reason in complaints(verdict)]
-        if folder in digests and tree_digest(folder, UNCOUNTED) != digests[folder]:
+        if folder in digests and scene_digest(folder) != digests[folder]:
             reasons.append("files: not those that the manifest was written for")
         bad += bool(reasons)
         for reason in reasons:
@@ -106,7 +105,7 @@ def replay(scene: Path) -> int:
     if changed:
         print(f"{loaded.id}: {len(changed)} files differ: {', '.join(changed[:5])}")
         return 1
-    print(f"{loaded.id}: identical, {tree_digest(loaded.folder, UNCOUNTED)}")
+    print(f"{loaded.id}: identical, {scene_digest(loaded.folder)}")
     return 0
 
 

@@ -19,7 +19,7 @@ from scenegen.embodiedgen.frames import Frame, tilt_deg
 from scenegen.embodiedgen.layout_file import LAYOUT_FILE
 from scenegen.embodiedgen.roles import Casting, cast_roles
 from scenegen.embodiedgen.rooms import write_visual
-from scenegen.embodiedgen.scene_writing import SCENES, add_to_manifest, sidecar_of, write_bundle, write_provenance
+from scenegen.embodiedgen.scene_writing import add_to_manifest, sidecar_of, write_bundle, write_provenance
 from scenegen.embodiedgen.sidecar import Extra, write_sidecar
 from scenegen.embodiedgen.source import ImportOptions, Source, read_source
 from scenegen.embodiedgen.tables import find_top, trim
@@ -29,6 +29,7 @@ from scenegen.errors import UserError
 from scenegen.files import write_atomic
 from scenegen.layout.bank import LayoutError
 from scenegen.layout.surfaces import INSET
+from scenegen.manifest import SCENES
 from scenegen.mesh.writers import collision_obj
 from scenegen.schema import (
     SCENE_FILE,

@@ -15,14 +15,13 @@ from scenegen.embodiedgen.layout_file import BACKGROUND
 from scenegen.embodiedgen.rooms import import_room
 from scenegen.embodiedgen.sidecar import KEPT, KeptAsset, Sidecar, copy_file, keep_files
 from scenegen.embodiedgen.source import ImportOptions, Source
-from scenegen.files import npz, tree_digest, write_atomic
-from scenegen.layout.bank import CLEARANCE, WORKSPACE
+from scenegen.files import write_atomic
 from scenegen.loader import load_scene_set
+from scenegen.manifest import SCENES, scene_digest, write_manifest
 from scenegen.schema import (
     MANIFEST_FILE,
     PROVENANCE_FILE,
     AssetRecord,
-    LayoutEntry,
     ManifestLine,
     ObjectEntry,
     Pose,
@@ -31,8 +30,6 @@ from scenegen.schema import (
     SceneBundle,
     SceneGraph,
 )
-
-SCENES, POSES_FILE = "scenes", "poses.npz"
 
 
 def write_bundle(
@@ -47,7 +44,6 @@ def write_bundle(
     notes: list[str],
 ) -> SceneBundle:
     bank, world = arrangement.bank, arrangement.world
-    (folder / POSES_FILE).write_bytes(npz({"poses": bank.poses, "offsets": bank.offsets}))
     room = source.layout.of_role(BACKGROUND)[0]
     background = import_room(
         source.folder / source.layout.assets.get(room, BACKGROUND),
@@ -66,17 +62,6 @@ def write_bundle(
         )
         for node, xy in zip(order, np.round(bank.nominal, 4), strict=True)
     ]
-    layout = LayoutEntry(
-        poses_file=POSES_FILE,
-        count=len(bank.poses),
-        xy_range_m=options.xy_range,
-        clearance_m=CLEARANCE,
-        workspace=WORKSPACE,
-        checked_placements=bank.checked,
-        max_drift_m=bank.max_drift_m,
-        max_tilt_deg=bank.max_tilt_deg,
-        max_penetration_m=bank.max_penetration_m,
-    )
     robot = next(node.id for node in graph.nodes if node.role.value == "robot")
     parts = [source.path.read_text(encoding="utf-8"), *(records[node.id].asset_id for node in order), scene_id, options]
     return SceneBundle(
@@ -89,7 +74,7 @@ def write_bundle(
         context=table.placed(world),
         background=background,
         robot=RobotEntry(id=robot, uid="wx250s", base_pose=Pose(p=(0, 0, table.entry.top_height_m))),
-        layout=layout,
+        layout=bank.write(folder, options.xy_range),
     )
 
 
@@ -153,8 +138,8 @@ def write_provenance(folder: Path, bundle: SceneBundle, options: ImportOptions) 
 def add_to_manifest(output_set: Path, scene_id: str, task: str, split: str) -> None:
     path = output_set / MANIFEST_FILE
     lines = list(load_scene_set(output_set).lines) if path.is_file() else []
-    digest = tree_digest(output_set / SCENES / scene_id)
+    digest = scene_digest(output_set / SCENES / scene_id)
     line = ManifestLine.model_validate(
         {"id": scene_id, "path": f"{SCENES}/{scene_id}", "split": split, "task": task, "digest": digest}
     )
-    write_atomic(path, "".join(item.model_dump_json() + "\n" for item in [*lines, line]).encode())
+    write_manifest(output_set, [*lines, line])

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scenegen.files import npz
 from scenegen.layout.crowd import Crowd
 from scenegen.layout.errors import LayoutError
 from scenegen.layout.physics import Bench, Motion, up_axis
@@ -19,7 +20,7 @@ from scenegen.layout.sampler import Footprint, footprint, sample, transform
 from scenegen.layout.stacks import Things, stack
 from scenegen.layout.surfaces import Surface
 from scenegen.layout.turns import turned
-from scenegen.schema import AssetRecord, Relation, Workspace
+from scenegen.schema import AssetRecord, LayoutEntry, Relation, Workspace
 
 __all__ = ["CLEARANCE", "WORKSPACE", "Bank", "LayoutError", "build_bank", "settle"]
 
@@ -27,6 +28,7 @@ Array = NDArray[np.float64]
 
 WORKSPACE = Workspace(x=(0.18, 0.44), y=(-0.20, 0.20), min_x_m=0.12)
 CLEARANCE = 0.01
+POSES_FILE = "poses.npz"
 MAX_DRIFT, MAX_TILT_DEG, MAX_PENETRATION = 0.01, 5.0, 0.001
 SETTLE_SECONDS, CHECK_SECONDS, CHECKED = 1.5, 1.0, 6
 _ATTEMPTS = 3
@@ -48,6 +50,21 @@ class Bank:
     max_drift_m: float
     max_tilt_deg: float
     max_penetration_m: float
+
+    def write(self, folder: Path, xy_range: float) -> LayoutEntry:
+        """Write the bank's file into `folder`, and say what it holds."""
+        (folder / POSES_FILE).write_bytes(npz({"poses": self.poses, "offsets": self.offsets}))
+        return LayoutEntry(
+            poses_file=POSES_FILE,
+            count=len(self.poses),
+            xy_range_m=xy_range,
+            clearance_m=CLEARANCE,
+            workspace=WORKSPACE,
+            checked_placements=self.checked,
+            max_drift_m=self.max_drift_m,
+            max_tilt_deg=self.max_tilt_deg,
+            max_penetration_m=self.max_penetration_m,
+        )
 
 
 def settle(folder: Path, assets: Sequence[AssetRecord], friction: tuple[float, float]) -> Array:

@@ -9,7 +9,7 @@ import pytest
 from scenegen.cli import main
 from scenegen.files import tree_digest
 from scenegen.loader import load_scene_set
-from scenegen.pipeline import UNCOUNTED
+from scenegen.manifest import UNCOUNTED
 from scenegen.schema import BUILD_LOG, PROVENANCE_FILE, QA_FILE, Provenance
 from tests.scenegen.llm.server import ChatServer
 

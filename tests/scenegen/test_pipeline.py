@@ -28,8 +28,9 @@ from scenegen.errors import UserError
 from scenegen.files import tree_digest
 from scenegen.layout.physics import Bench
 from scenegen.loader import load_scene, load_scene_set
+from scenegen.manifest import UNCOUNTED
 from scenegen.options import AssetOptions
-from scenegen.pipeline import UNCOUNTED, Builder, Plan
+from scenegen.pipeline import Builder, Plan
 from scenegen.schema import BUILD_LOG, PROVENANCE_FILE, QA_FILE, BuildEvent, Provenance, Verdict
 
 COUNT = 4
