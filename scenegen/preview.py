@@ -32,7 +32,7 @@ class Photographer:
     with it. Raises RuntimeError where there is no Vulkan driver."""
 
     def __init__(self) -> None:
-        self._device = sapien.render.RenderSystem()
+        self._device = _renderer()
 
     def take(self, scene: Scene, placement: int, width: int, height: int, robot: bool = False) -> Picture:
         """RGB [height, width, 3] of one start placement as the camera of the Bridge set-up sees it over the robot's shoulder;
@@ -100,8 +100,17 @@ def _distance(points: Array, back: Array) -> float:
 
 def _world(physics: bool) -> sapien.Scene:
     """A world for one picture; the arm's joints need physics in it."""
-    render = sapien.render.RenderSystem()
+    render = _renderer()
     return sapien.Scene([sapien.physx.PhysxCpuSystem(), render] if physics else [render])
+
+
+def _renderer() -> sapien.render.RenderSystem:
+    """A process renders on one device only, so this takes the one by the name ManiSkill gives it."""
+    try:
+        device = sapien.Device("cuda")
+    except RuntimeError:
+        device = sapien.Device("cpu")
+    return sapien.render.RenderSystem(device)
 
 
 def _shoot(
@@ -113,7 +122,10 @@ def _shoot(
     sun = world.add_directional_light(
         SUN, [1.22, 1.19, 1.12], True, middle, shadow_scale=reach, shadow_near=-2 * reach, shadow_far=2 * reach
     )
+    others = sapien.render.get_camera_shader_dir()
+    sapien.render.set_camera_shader_dir("default")  # ManiSkill's environments set the process's shaders, and leave them
     camera = world.add_camera("preview", *size, np.radians(fov_deg), 0.01, 20.0)
+    sapien.render.set_camera_shader_dir(others)
     camera.entity.set_pose(eye)
     focal, (width, height) = size[1] / 2 / np.tan(np.radians(fov_deg) / 2), size
     total = np.zeros((height, width, 3))

@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sapien
 from hypothesis import given
 from hypothesis import strategies as st
+from mani_skill.envs.utils.system.backend import parse_sim_and_render_backend
 from PIL import Image
 
 from scenegen.cli import main
@@ -326,6 +328,20 @@ def test_pixels_are_where_the_camera_sees_them(plain, photographer):
     middle = scene.poses[0, scene.target_index, :3].astype(float) + [0, 0, asset.extents_m[2] / 2]
     place = pixels(scene, middle[None])[0] * [160, 120]
     assert np.hypot(*(place - [columns.mean(), rows.mean()])) < 8
+
+
+def test_it_lives_in_a_process_with_environments(plain, photographer):
+    """ManiSkill sets the shaders of the process, and names its device; all of a process must name the same."""
+    scene, before = next(iter(load_scene_set(plain))), sapien.render.get_camera_shader_dir()
+    own = photographer.take(scene, 0, 96, 72)
+    sapien.render.set_camera_shader_dir("minimal")
+    try:
+        assert np.array_equal(own, photographer.take(scene, 0, 96, 72))
+        assert sapien.render.get_camera_shader_dir().endswith("minimal")
+    finally:
+        sapien.render.set_camera_shader_dir(before)
+    device = parse_sim_and_render_backend("cpu", "gpu").render_device
+    assert sapien.render.RenderSystem(device).device == device
 
 
 def test_pictures_are_the_same_again_and_not_burnt_out(plain, photographer):
