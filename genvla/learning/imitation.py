@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from genvla.errors import UserError
 from genvla.learning.policy_module import PolicyModule, Schedule
 from genvla.policy.flow_policy import FlowPolicy
 from genvla.seeding import derive_seed
@@ -36,6 +37,7 @@ class ImitationModule(PolicyModule):
     Args:
         policy: what is trained.
         grounding_weight: weight of the grounding loss.
+        sight_iterations: iterations at the beginning that train the grounding loss alone: first the eye, then the hand.
         policy_lr: learning rate of everything but the heads.
         head_lr: learning rate of the heads.
         weight_decay: AdamW's, on weight matrices only.
@@ -51,6 +53,7 @@ class ImitationModule(PolicyModule):
         policy: FlowPolicy,
         *,
         grounding_weight: float = 1.0,
+        sight_iterations: int = 0,
         policy_lr: float = 1e-3,
         head_lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -70,7 +73,10 @@ class ImitationModule(PolicyModule):
             lr_schedule=lr_schedule,
             lr_warmup_iterations=lr_warmup_iterations,
         )
+        if sight_iterations and policy.grounding_head is None:
+            raise UserError(f"module.sight_iterations: {sight_iterations} found, 0 wanted for a policy without a grounding head")
         self.grounding_weight = grounding_weight
+        self.sight_iterations = sight_iterations
         self.seed = seed
         self._generator: torch.Generator | None = None
 
@@ -84,6 +90,9 @@ class ImitationModule(PolicyModule):
     def training_step(self, batch: Samples, batch_idx: int = 0) -> dict[str, Tensor]:
         """Loss and metrics of a minibatch, as {"loss": ..., metric: ...}."""
         assert self._generator is not None, "start_iteration() comes first"
+        if self.iteration < self.sight_iterations:
+            loss, error = self.policy.grounding_loss(batch.inputs)
+            return {"loss": loss, "grounding_loss": loss.detach(), "position_error_m": error}
         losses = self.policy.imitation_losses(batch.inputs, batch.actions, self._generator)
         loss = losses.flow + self.grounding_weight * losses.grounding
         return {

@@ -15,6 +15,7 @@ from genvla.learning.checkpoints import Checkpoints
 from genvla.learning.demonstrations import DemonstrationDataModule, DemonstrationSet
 from genvla.learning.imitation import ImitationModule
 from genvla.learning.loop import Loop, TrainingConfig
+from genvla.learning.policy_module import part_of
 from genvla.learning.pretrain import new_policy
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.flow_policy import FlowPolicyConfig
@@ -123,10 +124,14 @@ def test_an_epoch_shows_every_moment_once(tmp_path: Path) -> None:
         assert sorted(stream[epoch * total : (epoch + 1) * total].tolist()) == list(range(total))
 
 
-def make_loop(tmp_path: Path, iterations: int, policy: Any = None) -> Loop:
+def make_loop(tmp_path: Path, iterations: int, policy: Any = None, sight_iterations: int = 0) -> Loop:
     source = data(tmp_path)
     module = ImitationModule(
-        policy or new_policy(toy_config(), source, seed=0), policy_lr=5e-3, head_lr=5e-3, lr_schedule="constant"
+        policy or new_policy(toy_config(), source, seed=0),
+        sight_iterations=sight_iterations,
+        policy_lr=5e-3,
+        head_lr=5e-3,
+        lr_schedule="constant",
     )
     config = TrainingConfig(iterations=iterations, checkpoint_every=2)
     return Loop(Fabric(accelerator="cpu", devices=1), module, source, config, Checkpoints(tmp_path / "run", keep=1))
@@ -140,6 +145,24 @@ def test_imitation_learns_where_to_go(tmp_path: Path) -> None:
     actions = policy.act(inputs, generator=generator("cpu", 0), deterministic=True).actions[:, 0, 1]
     goals = torch.from_numpy(found.actions[:, 1])
     assert (actions - goals).abs().mean() < 0.5 * (goals - goals.mean()).abs().mean()
+
+
+def test_the_eye_is_trained_before_the_hand(tmp_path: Path) -> None:
+    for iterations, learns in ((2, False), (3, True)):
+        (tmp_path / str(iterations)).mkdir()
+        loop = make_loop(tmp_path / str(iterations), iterations, small_policy(grounding=True), sight_iterations=2)
+        before = {name: value.clone() for name, value in loop.module.policy.state_dict().items()}
+        loop.run()
+        changed = {
+            part_of(name) for name, value in loop.module.policy.state_dict().items() if not torch.equal(value, before[name])
+        }
+        assert ("expert" in changed) is learns
+        assert {"vision", "vlm", "grounding_head"} <= changed
+
+
+def test_without_an_eye_to_train_there_is_no_first_the_eye() -> None:
+    with pytest.raises(UserError, match=r"module.sight_iterations: 2 found, 0 wanted"):
+        ImitationModule(small_policy(grounding=False), sight_iterations=2)
 
 
 def test_resuming_imitation_gives_the_same_bits(tmp_path: Path) -> None:
