@@ -34,6 +34,7 @@ COMMANDS = {
     "pretrain": Command("genvla.learning.pretrain", "pretrain", "train a small policy by imitation of the expert", True),
     "fit": Command("genvla.learning.fit", "fit", "fine-tune a policy by reinforcement learning (PPOFlow)", True),
     "evaluate": Command("genvla.evaluation.command", "evaluate_command", "evaluate a policy on the scenes of a scene set"),
+    "expert": Command("genvla.evaluation.expert", "expert_command", "try the scripted expert: can the tasks of a set be done?"),
     "doctor": Command("genvla.doctor", "doctor", "check what this machine can run, and say how to mend the rest", flags=("fix",)),
 }
 BENCHMARKS = {"rollout": Command("genvla.sim.bench", "bench_rollout", "simulated steps per second against a bare SAPIEN loop")}

@@ -130,6 +130,10 @@ class EpisodeRecord:
     def seconds(self) -> float:
         return self.steps / CONTROL_HZ
 
+    @property
+    def spec(self) -> EpisodeSpec:
+        return EpisodeSpec(self.scene_id, self.seed)
+
 
 @dataclass(frozen=True)
 class Transition:

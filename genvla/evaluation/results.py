@@ -55,8 +55,8 @@ class Summary:
 class Protocol:
     """How an evaluation was run: what two results must share to be compared, and where they come from.
 
-    The flow is integrated without noise after A^0, which is random. Digests are of file contents; empty when the scenes or the
-    policy did not come from files. sim holds the fields of the SimConfig.
+    The flow is integrated without noise after A^0, which is random; in 0 steps where the scripted expert acted. Digests are of
+    file contents; empty when the scenes or the policy did not come from files. sim holds the fields of the SimConfig.
     """
 
     split: str

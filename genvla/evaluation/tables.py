@@ -96,7 +96,9 @@ def _protocol_note(result: EvaluationResult) -> str:
     protocol = result.protocol
     parts = [
         "Brackets: 95 % Wilson intervals over episodes. Time to success: mean over the successes, ± 95 % Student interval.",
-        f"Flow integrated in {protocol.integration_steps} step(s) from random A^0 without exploration noise;",
+        f"Flow integrated in {protocol.integration_steps} step(s) from random A^0 without exploration noise;"
+        if protocol.integration_steps
+        else "The scripted expert, which knows true poses;",
         f"at most {protocol.max_chunks} chunks of {protocol.chunk_size} actions at {protocol.control_hz:g} Hz;",
         f"{'ended by success' if protocol.terminate_on_success else 'run to the limit'}; seed {protocol.seed}.",
     ]

@@ -61,12 +61,12 @@ class DemonstrationSet:
         tried, kept = 0, []
         for demonstration in demonstrations:
             tried += 1
-            if demonstration.success and len(demonstration.actions):
+            if demonstration.record.success_once and len(demonstration.actions):
                 kept.append(demonstration)
         if not kept:
             raise UserError(f"data.demonstrations: none of {tried} demonstrations succeeded, want at least one")
-        kept.sort(key=lambda demonstration: (demonstration.spec.scene_id, demonstration.spec.seed))
-        instructions = sorted({demonstration.instruction for demonstration in kept})
+        kept.sort(key=lambda demonstration: (demonstration.record.scene_id, demonstration.record.seed))
+        instructions = sorted({demonstration.record.instruction for demonstration in kept})
         lengths = [len(demonstration.actions) for demonstration in kept]
 
         def join(name: str) -> np.ndarray:
@@ -78,7 +78,7 @@ class DemonstrationSet:
             join("privileged").astype(np.float32),
             join("actions").astype(np.float32),
             np.repeat(np.arange(len(kept)), lengths),
-            np.repeat([instructions.index(demonstration.instruction) for demonstration in kept], lengths),
+            np.repeat([instructions.index(demonstration.record.instruction) for demonstration in kept], lengths),
             instructions,
             tried,
         )
@@ -236,7 +236,7 @@ class DemonstrationDataModule(LightningDataModule):
         specs = self.specs()
         with progress_bar(len(specs), Console(), "demonstrations") as advance:
             for demonstration in self.env.demonstrate(specs, self.noise):
-                advance(demonstration.success)
+                advance(demonstration.record.success_once)
                 yield demonstration
 
     def specs(self) -> list[EpisodeSpec]:

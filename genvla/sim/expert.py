@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genvla.types import EpisodeSpec
+from genvla.types import EpisodeRecord
 
 MAX_TRANSLATION = 0.05
 """Metres per control step: the Bridge controller's limit."""
@@ -27,9 +27,7 @@ class Demonstration:
     images: uint8 [t, n, h, w, 3]; proprio: [t, 7]; privileged: [t, p]; actions: [t, 7] in the units of types.ActionChunk.
     """
 
-    spec: EpisodeSpec
-    instruction: str
-    success: bool
+    record: EpisodeRecord
     images: np.ndarray
     proprio: np.ndarray
     privileged: np.ndarray

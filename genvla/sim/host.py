@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -287,7 +288,7 @@ class _Recording:
     def __init__(self, place: int, slot: Slot, noise: float) -> None:
         assert slot.env is not None and slot.spec is not None
         self.place = place
-        self._slot, self._spec, self._instruction = slot, slot.spec, slot.env.instruction
+        self._slot = slot
         self._expert = ScriptedExpert(slot.env.grasp_height)
         self._rng = np.random.default_rng(derive_seed("demonstration", slot.spec.seed))
         self._noise = noise * self._rng.uniform() * np.array([0.05, 0.05, 0.05, 0.1, 0.1, 0.35, 0.0])
@@ -310,5 +311,5 @@ class _Recording:
 
     def demonstration(self) -> Demonstration:
         images, proprio, privileged, actions = (np.stack(column) for column in zip(*self._rows, strict=True))
-        success = self._slot.first_success is not None
-        return Demonstration(self._spec, self._instruction, success, images, proprio, privileged, actions)
+        chunks = math.ceil(self._slot.steps / CHUNK_SIZE)  # the expert decides at every step
+        return Demonstration(replace(self._slot.record(), chunks=chunks), images, proprio, privileged, actions)

@@ -21,7 +21,7 @@ from genvla.policy.checkpoints import load_policy
 from genvla.policy.flow_policy import FlowPolicyConfig
 from genvla.seeding import generator
 from genvla.sim.expert import Demonstration
-from genvla.types import PRIVILEGED_NAMES, EpisodeSpec
+from genvla.types import PRIVILEGED_NAMES, EpisodeRecord, EpisodeSpec
 from tests.learning.toy import SCENES, ToyEnv, small_policy
 
 
@@ -34,7 +34,8 @@ def demonstration(spec: EpisodeSpec, length: int = 5, success: bool = True) -> D
     actions[:, 1] = proprio[:, 1] = goal
     actions[:, 6] = np.arange(length)
     images = np.full((length, 1, 8, 8, 3), int(200 * goal), np.uint8)
-    return Demonstration(spec, f"reach in {spec.scene_id}", success, images, proprio, privileged, actions)
+    record = EpisodeRecord(spec.scene_id, spec.seed, success, success, success, length, 2, f"reach in {spec.scene_id}")
+    return Demonstration(record, images, proprio, privileged, actions)
 
 
 class Expert(ToyEnv):

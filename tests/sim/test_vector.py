@@ -121,8 +121,8 @@ def test_watched_slots_give_frames(env: VectorEnv, ids: list[str]) -> None:
 def test_the_expert_succeeds(env: VectorEnv, ids: list[str]) -> None:
     specs = [EpisodeSpec(scene_id, seed) for scene_id in ids for seed in range(4)]
     demonstrations = list(env.demonstrate(specs))
-    assert {demonstration.spec for demonstration in demonstrations} == set(specs)
-    assert np.mean([demonstration.success for demonstration in demonstrations]) >= 0.75
+    assert {demonstration.record.spec for demonstration in demonstrations} == set(specs)
+    assert np.mean([demonstration.record.success_once for demonstration in demonstrations]) >= 0.75
     one = demonstrations[0]
     assert len(one.images) == len(one.proprio) == len(one.privileged) == len(one.actions) <= 4 * env.max_chunks
     assert np.linalg.norm(one.actions[:, :3], axis=1).max() < 0.051 and set(np.unique(one.actions[:, 6])) <= {0.0, 1.0}
@@ -130,8 +130,8 @@ def test_the_expert_succeeds(env: VectorEnv, ids: list[str]) -> None:
 
 def test_replaying_a_demonstration_in_chunks_succeeds(env: VectorEnv, ids: list[str]) -> None:
     """The demonstrated actions, sent through `step`, do what they did: demonstrations and policies speak the same actions."""
-    demonstration = next(d for d in env.demonstrate([EpisodeSpec(ids[0], seed) for seed in range(4)]) if d.success)
-    env.reset(lambda slot, k: demonstration.spec if k == 0 else None)
+    demonstration = next(d for d in env.demonstrate([EpisodeSpec(ids[0], seed) for seed in range(4)]) if d.record.success_once)
+    env.reset(lambda slot, k: demonstration.record.spec if k == 0 else None)
     actions = torch.from_numpy(demonstration.actions)
     for start in range(0, len(actions), 4):
         chunk = hold()
