@@ -38,6 +38,7 @@ class ImitationModule(PolicyModule):
         policy: what is trained.
         grounding_weight: weight of the grounding loss.
         sight_iterations: iterations at the beginning that train the grounding loss alone: first the eye, then the hand.
+            The learning rates go through their schedule once for each.
         policy_lr: learning rate of everything but the heads.
         head_lr: learning rate of the heads.
         weight_decay: AdamW's, on weight matrices only.
@@ -82,10 +83,13 @@ class ImitationModule(PolicyModule):
 
     def start_iteration(self, iteration: int, iterations: int | None, optimizer: torch.optim.Optimizer) -> dict[str, float]:
         """Sets the learning rates, and begins the iteration's noise."""
+        first, last = (0, self.sight_iterations) if iteration < self.sight_iterations else (self.sight_iterations, iterations)
         rank = 0 if self.fabric is None else self.fabric.global_rank
         seed = derive_seed(self.seed, "imitation", iteration, rank)
         self._generator = torch.Generator(next(self.policy.parameters()).device).manual_seed(seed)
-        return super().start_iteration(iteration, iterations, optimizer)
+        rates = super().start_iteration(iteration - first, None if last is None else last - first, optimizer)
+        self.iteration = iteration
+        return rates
 
     def training_step(self, batch: Samples, batch_idx: int = 0) -> dict[str, Tensor]:
         """Loss and metrics of a minibatch, as {"loss": ..., metric: ...}."""

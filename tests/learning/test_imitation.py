@@ -161,6 +161,17 @@ def test_the_eye_is_trained_before_the_hand(tmp_path: Path) -> None:
         assert {"vision", "vlm", "grounding_head"} <= changed
 
 
+def test_the_learning_rates_start_again_for_the_hand() -> None:
+    def rates(iterations: range, total: int, **settings: Any) -> list[float]:
+        module = ImitationModule(small_policy(grounding=True), policy_lr=1.0, lr_warmup_iterations=1, **settings)
+        optimizer = module.configure_optimizers()
+        return [module.start_iteration(i, total, optimizer)["lr_policy"] for i in iterations]
+
+    alone = rates(range(4), 4), rates(range(3), 3)
+    assert rates(range(7), 7, sight_iterations=4) == [*alone[0], *alone[1]]
+    assert len({*alone[0]}) == 4
+
+
 def test_without_an_eye_to_train_there_is_no_first_the_eye() -> None:
     with pytest.raises(UserError, match=r"module.sight_iterations: 2 found, 0 wanted"):
         ImitationModule(small_policy(grounding=False), sight_iterations=2)

@@ -40,7 +40,9 @@ def _picture_frame(recipe: Recipe) -> Form:
     lean = np.pi / 2 - 0.22
     for part, panel in ((prism(outline, 0.009, top=False), "frame"), (lid(outline, 0.009), "picture")):
         put(form, panel, part.about_x(lean).at(z=high / 2 * np.sin(lean)))
-    put(form, "frame", frustum((0.020, 0.006), (0.012, 0.006), 0.6 * high, (0, -0.018)).at(0, 0.032, 0))
+    tall, foot = 0.6 * high, 0.032
+    back = (tall / np.sin(lean) - high / 2) * np.cos(lean)
+    put(form, "frame", frustum((0.020, 0.006), (0.012, 0.006), tall, (0, back + 0.002 - foot)).at(0, foot, 0))
     low = min(hull[:, 2].min() for hull in form.hulls)
     form.surfaces = [(surface.moved((0, 0, -low)), panel) for surface, panel in form.surfaces]
     form.hulls = [hull - (0, 0, low) for hull in form.hulls]

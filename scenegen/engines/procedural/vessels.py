@@ -23,13 +23,11 @@ def _bucket(recipe: Recipe) -> Form:
         body[row : row + 3] = shade(recipe.paint, 0.78)
     form = Form({"body": body, "inside": plain(0.85 * recipe.paint, recipe.rng, 24), "handle": plain(METAL, recipe.rng)})
     hollow(form, foot, rim, height, 0.010, 0.006, ("body", "inside"))
-    reach = rim + 0.0045
     angles = np.linspace(-np.pi / 2, np.pi / 2, 7)
-    put(
-        form,
-        "handle",
-        tube(np.c_[reach * np.cos(angles), reach * np.sin(angles), 0.86 * height - 0.016 * np.cos(angles)], 0.0028, 6),
-    )
+    reach = np.full(7, rim + 0.0045)
+    reach[[0, -1]] = foot + 0.86 * (rim - foot)  # its ends go into the wall
+    handle = np.c_[reach * np.cos(angles), reach * np.sin(angles), 0.86 * height - 0.016 * np.cos(angles)]
+    put(form, "handle", tube(handle, 0.0028, 6))
     return form
 
 

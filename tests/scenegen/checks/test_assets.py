@@ -11,7 +11,7 @@ from scenegen.checks.appearance import closeness
 from scenegen.checks.files import AssetOnDisk
 from scenegen.checks.references import describe, distances, references
 from scenegen.checks.run import accepted, check_asset
-from scenegen.engines.procedural.catalog import BASIC
+from scenegen.engines.procedural.catalog import FULL
 from scenegen.engines.procedural.engine import ProceduralEngine
 from scenegen.palette import PALETTE, lab, rgb
 from scenegen.schema import AssetRecord, Check, NodeSpec, Relation, Role, Status
@@ -19,7 +19,7 @@ from scenegen.seeds import generator
 
 
 def made(category: str, seed: int, folder: Path, **asked: object) -> tuple[NodeSpec, AssetRecord]:
-    family = BASIC.families[category]
+    family = FULL.families[category]
     color = str(generator(seed, "color").choice(family.colors))
     description = f"a {color} {category}" if len(family.colors) > 1 else f"a {category}"
     spec = NodeSpec(
@@ -36,7 +36,7 @@ def made(category: str, seed: int, folder: Path, **asked: object) -> tuple[NodeS
     return spec, ProceduralEngine().generate(spec, seed, 0, folder)
 
 
-@pytest.mark.parametrize("category", BASIC.families)
+@pytest.mark.parametrize("category", FULL.families)
 def test_no_false_alarm(category: str, tmp_path: Path):
     size = ("small", "large")[len(category) % 2]
     node, record = made(category, 11, tmp_path, size=size)
@@ -46,7 +46,7 @@ def test_no_false_alarm(category: str, tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("category", BASIC.families)
+@pytest.mark.parametrize("category", FULL.families)
 def test_no_false_alarm_over_many_seeds(category: str, tmp_path: Path):
     for seed in range(20):
         node, record = made(category, seed, tmp_path / str(seed))
