@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scenegen.checks.run import accepted, check_asset, check_scene
+from scenegen.checks.run import accepted, check_asset, check_scene, complaints, write_verdicts
 from scenegen.designer.base import Design
 from scenegen.engines.base import AssetEngine, EngineError
 from scenegen.engines.chain import ChainEngine
@@ -27,7 +26,6 @@ from scenegen.mesh.writers import MATERIAL_FILE, TEXTURE_FILE, material_mtl, rea
 from scenegen.palette import difference, rgb
 from scenegen.schema import (
     PROVENANCE_FILE,
-    QA_FILE,
     SCENE_FILE,
     SCHEMA_VERSION,
     AssetRecord,
@@ -42,7 +40,6 @@ from scenegen.schema import (
     SceneBundle,
     SceneGraph,
     Stage,
-    Status,
     Verdict,
 )
 from scenegen.seeds import derive_seed, generator
@@ -126,14 +123,6 @@ class Outcome:
         return False
 
 
-def complaints(verdict: Verdict) -> list[str]:
-    """Why a verdict turns something down, as a designer or an engine is told it; nothing for one that does not."""
-    if verdict.status in (Status.PASS, Status.SKIP):
-        return []
-    about = "" if verdict.subject == "scene" else f" of {verdict.subject}"
-    return [f"{verdict.check}{about}: {reason}" for reason in verdict.reasons]
-
-
 def build_scene(spec: SceneSpec, graph: SceneGraph, attempt: int, engine: ChainEngine, folder: Path) -> Outcome:
     """Write the scene into the empty `folder`, all but the provenance. When the outcome is not ok the folder's content is of no
     use."""
@@ -182,11 +171,6 @@ def _asset(
         feedback += [reason for verdict in verdicts for reason in complaints(verdict)]
     outcome.failed("checks" if outcome.discarded else "assets", *feedback)
     return None
-
-
-def write_verdicts(folder: Path, verdicts: Sequence[Verdict]) -> None:
-    content = [verdict.model_dump(mode="json", exclude_defaults=True) for verdict in verdicts]
-    write_atomic(folder / QA_FILE, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_provenance(

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from scenegen.build import Outcome, write_verdicts
+from scenegen.build import Outcome
 from scenegen.checks.judge import Judge
+from scenegen.checks.run import write_verdicts
 from scenegen.llm.base import Answer, LLMClient, T
 from scenegen.loader import Scene, load_scene
 from scenegen.preview import Photographer, Picture

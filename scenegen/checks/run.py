@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from scenegen.checks.alignment import check_alignment
@@ -11,8 +12,9 @@ from scenegen.checks.files import AssetOnDisk
 from scenegen.checks.geometry import check_geometry
 from scenegen.checks.settle import check_settle
 from scenegen.checks.task import check_task
+from scenegen.files import write_atomic
 from scenegen.loader import Scene
-from scenegen.schema import AssetRecord, Check, NodeSpec, Status, Verdict
+from scenegen.schema import QA_FILE, AssetRecord, Check, NodeSpec, Status, Verdict
 
 SCENE = "scene"
 _ASSET_CHECKS = (
@@ -56,3 +58,17 @@ def _guarded(check: Check, subject: str, look: Callable[[], Verdict]) -> Verdict
         text = (str(error).splitlines() or [""])[0][:200]
         reason = f"{type(error).__name__}: {text}"
         return Verdict(check=check, subject=subject, status=Status.ERROR, reasons=[reason])
+
+
+def complaints(verdict: Verdict) -> list[str]:
+    """Why a verdict turns something down, as a designer or an engine is told it; nothing for one that does not."""
+    if verdict.status in (Status.PASS, Status.SKIP):
+        return []
+    about = "" if verdict.subject == "scene" else f" of {verdict.subject}"
+    return [f"{verdict.check}{about}: {reason}" for reason in verdict.reasons]
+
+
+def write_verdicts(folder: Path, verdicts: Sequence[Verdict]) -> None:
+    """Keep them in the scene's qa.json."""
+    content = [verdict.model_dump(mode="json", exclude_defaults=True) for verdict in verdicts]
+    write_atomic(folder / QA_FILE, (json.dumps(content, indent=1) + "\n").encode())

@@ -5,15 +5,17 @@ from __future__ import annotations
 import multiprocessing
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from scenegen.build import Outcome, SceneSpec, build_scene, complaints, write_provenance, write_verdicts
-from scenegen.checks.run import accepted, check_all
+from scenegen.build import Outcome, SceneSpec, build_scene, write_provenance
+from scenegen.checks.run import accepted, check_all, complaints, write_verdicts
 from scenegen.commands.build import cores
 from scenegen.designer.base import Design
 from scenegen.engines.procedural.engine import ProceduralEngine
@@ -21,6 +23,8 @@ from scenegen.errors import UserError
 from scenegen.loader import load_scene, load_scene_set
 from scenegen.manifest import UNCOUNTED, scene_digest
 from scenegen.options import AssetOptions
+from scenegen.report.figures import diversity, standing
+from scenegen.report.records import read_set
 from scenegen.schema import MANIFEST_FILE, PROVENANCE_FILE, Check, Provenance, SceneBundle, Status, Verdict
 
 
@@ -53,6 +57,8 @@ def check(path: Path, workers: int | None = None, write: bool = False) -> int:
         for reason in reasons:
             console.print(f"{folder.name}: {reason}")
     console.print(_table([verdict for _, verdicts in results for verdict in verdicts]))
+    if digests and not bad:
+        console.print(_figures(path, dict(results)))
     console.print(f"{len(results) - bad} of {len(results)} scenes are as they should be")
     return 1 if bad else 0
 
@@ -74,6 +80,27 @@ def _table(verdicts: list[Verdict]) -> Table:
         counts = Counter(verdict.status for verdict in verdicts if verdict.check is name)
         table.add_row(name.value, *(str(counts[status]) for status in Status))
     return table
+
+
+def _figures(path: Path, verdicts: Mapping[Path, list[Verdict]]) -> str:
+    """How the things of a set stand and how many kinds of them there are."""
+    record = read_set(path)
+    scenes = [replace(scene, verdicts=verdicts[scene.scene.folder]) for scene in record.scenes]
+    record = replace(record, scenes=scenes)
+    found, stand = diversity(record), standing(record)
+    solvable = sum(
+        values["goal_share"] > 0
+        for scene in scenes
+        for values in (verdict.measurements for verdict in scene.verdicts or [])
+        if "goal_share" in values
+    )
+    return (
+        f"{found.objects} objects ({found.per_scene:.2f} a scene), {found.unique} of them unlike ({found.distinct} without "
+        f"near-duplicates), of {len(found.categories)} categories; {len(found.tables)} kinds of tables, {len(found.rooms)} of "
+        f"rooms\nat the start nothing is deeper in another than {stand.penetration_m * 1e3:.2f} mm; "
+        f"{stand.objects_at_rest or 0:.1%} of the objects rest through all settle runs; let go over its goal, the target "
+        f"stays there in {solvable} of {len(scenes)} scenes"
+    )
 
 
 def replay(scene: Path) -> int:

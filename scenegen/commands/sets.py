@@ -8,6 +8,7 @@ from typing import Literal
 
 from rich.progress import Progress
 
+from scenegen.checks.run import complaints
 from scenegen.embodiedgen.exporting import export_scene
 from scenegen.embodiedgen.importing import ImportOptions, import_layout
 from scenegen.embodiedgen.layout_file import LAYOUT_FILE
@@ -58,7 +59,7 @@ def import_tasks(
             print(f"{scene_id}: refused: {error}")
             continue
         print(f"{scene_id}: {imported.bundle.instruction!r}, objects {imported.arrangement}")
-        for note in imported.notes:
+        for note in [*imported.notes, *(reason for verdict in imported.verdicts for reason in complaints(verdict))]:
             print(f"{scene_id}: {note}")
     print(f"{output}: {len(folders) - failed} of {len(folders)} tasks imported")
     return 1 if failed else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from scenegen.checks.run import check_all, write_verdicts
 from scenegen.embodiedgen import graphs
 from scenegen.embodiedgen.arranging import Arrangement, Placed, Table, arrange
 from scenegen.embodiedgen.assets import write_own_asset, write_read_asset
@@ -29,6 +30,7 @@ from scenegen.errors import UserError
 from scenegen.files import write_atomic
 from scenegen.layout.bank import LayoutError
 from scenegen.layout.surfaces import INSET
+from scenegen.loader import load_scene
 from scenegen.manifest import SCENES
 from scenegen.mesh.writers import collision_obj
 from scenegen.schema import (
@@ -38,6 +40,7 @@ from scenegen.schema import (
     Pose,
     SceneBundle,
     SceneGraph,
+    Verdict,
 )
 from scenegen.seeds import generator
 
@@ -47,11 +50,12 @@ TABLE_VISUAL, TABLE_COLLISION = "table", "context/table_collision.obj"
 @dataclass(frozen=True)
 class Imported:
     """The scene; whether its objects stand as they came ("kept") or were laid out "anew"; in short lines what was chosen or
-    mended on the way."""
+    mended on the way; what the checks say of it."""
 
     bundle: SceneBundle
     arrangement: str
     notes: list[str]
+    verdicts: list[Verdict]
 
 
 def import_layout(
@@ -105,7 +109,9 @@ def _import(source: Source, folder: Path, scene_id: str, options: ImportOptions)
     write_sidecar(folder, sidecar_of(source, ids, bundle, table, arrangement, folder, options, notes))
     write_provenance(folder, bundle, options)
     write_atomic(folder / SCENE_FILE, (bundle.model_dump_json(indent=1) + "\n").encode())
-    return Imported(bundle, arrangement.how, notes)
+    verdicts = check_all(load_scene(folder))
+    write_verdicts(folder, verdicts)
+    return Imported(bundle, arrangement.how, notes, verdicts)
 
 
 # ---- objects

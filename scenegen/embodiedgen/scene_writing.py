@@ -15,7 +15,7 @@ from scenegen.embodiedgen.layout_file import BACKGROUND
 from scenegen.embodiedgen.rooms import import_room
 from scenegen.embodiedgen.sidecar import KEPT, KeptAsset, Sidecar, copy_file, keep_files
 from scenegen.embodiedgen.source import ImportOptions, Source
-from scenegen.files import write_atomic
+from scenegen.files import locked, write_atomic
 from scenegen.loader import load_scene_set
 from scenegen.manifest import SCENES, scene_digest, write_manifest
 from scenegen.schema import (
@@ -136,10 +136,10 @@ def write_provenance(folder: Path, bundle: SceneBundle, options: ImportOptions) 
 
 
 def add_to_manifest(output_set: Path, scene_id: str, task: str, split: str) -> None:
-    path = output_set / MANIFEST_FILE
-    lines = list(load_scene_set(output_set).lines) if path.is_file() else []
     digest = scene_digest(output_set / SCENES / scene_id)
     line = ManifestLine.model_validate(
         {"id": scene_id, "path": f"{SCENES}/{scene_id}", "split": split, "task": task, "digest": digest}
     )
-    write_manifest(output_set, [*lines, line])
+    with locked(output_set / ".lock"):
+        there = (output_set / MANIFEST_FILE).is_file()
+        write_manifest(output_set, [*(load_scene_set(output_set).lines if there else []), line])

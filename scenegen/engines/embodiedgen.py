@@ -4,14 +4,13 @@ objects that it made before."""
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from scenegen.engines.base import EngineError
 from scenegen.engines.procedural.catalog import FULL
 from scenegen.engines.sizes import size_prior
 from scenegen.errors import UserError
+from scenegen.files import locked
 from scenegen.schema import OBJECT_ROLES, AssetRecord, NodeSpec
 from scenegen.seeds import derive_seed, generator
 
@@ -72,7 +72,7 @@ class EmbodiedGenEngine:
         wrote when it fails, takes too long or leaves objects out; what it finished before is kept."""
         prompts = {self.asset_name(node, seed, attempt): node.description.lstrip("- ") for node in nodes}
         self.output_root.mkdir(parents=True, exist_ok=True)
-        with _locked(self.output_root / ".lock"):
+        with locked(self.output_root / ".lock"):  # there is one graphics card
             wanted = {name: prompt for name, prompt in prompts.items() if self._fault(name)}
             if not wanted:
                 return
@@ -199,14 +199,6 @@ def _imported(place: Path, spec: NodeSpec, folder: Path, seed: int, attempt: int
         return import_asset(place, spec, folder, seed=seed, attempt=attempt, prior=size_prior(spec.category))
     except UserError as error:
         raise EngineError(str(error)) from None
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time: there is one graphics card."""
-    with path.open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

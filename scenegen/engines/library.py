@@ -10,12 +10,11 @@ scene that took it from here is known again, and that any asset of any scene can
 
 from __future__ import annotations
 
-import fcntl
 import json
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +27,7 @@ from scenegen.engines.base import EngineError
 from scenegen.engines.library_index import Index, Row
 from scenegen.engines.writing import asset_files, files_digest, place, result_folder
 from scenegen.errors import UserError
+from scenegen.files import locked
 from scenegen.loader import Scene
 from scenegen.mesh.writers import MATERIAL_FILE, TEXTURE_FILE, urdf
 from scenegen.palette import PALETTE, plainly_different
@@ -226,12 +226,9 @@ class Library:
             except UserError:
                 continue  # `verify` names it
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One writer at a time. The system lets go of the lock when a process dies."""
-        with open(self.root / ".lock", "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def _lock(self) -> AbstractContextManager[None]:
+        """One writer at a time."""
+        return locked(self.root / ".lock")
 
 
 class LibraryEngine:

@@ -162,7 +162,11 @@ def test_check_says_what_has_changed(built, tmp_path, capfd):
     copy = tmp_path / "copy"
     shutil.copytree(built, copy)
     assert main(["check", str(copy), "--workers", "1"]) == 0
-    assert f"{COUNT} of {COUNT} scenes" in capfd.readouterr().out
+    said, scenes = capfd.readouterr().out, list(load_scene_set(copy))
+    assert f"{COUNT} of {COUNT} scenes are" in said and f"stays there in {COUNT} of {COUNT} scenes" in said
+    assets = [entry.asset for scene in scenes for entry in scene.objects]
+    assert f"{len(assets)} objects ({len(assets) / COUNT:.2f} a scene), {len({a.asset_id for a in assets})} of them" in said
+    assert f"of {len({asset.category for asset in assets})} categories" in said
     folder = copy / load_scene_set(copy).lines[2].path
     with np.load(folder / "poses.npz") as bank:
         poses, offsets = bank["poses"].copy(), bank["offsets"]

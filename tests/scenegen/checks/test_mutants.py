@@ -158,6 +158,17 @@ def hidden(scene: Scene) -> Scene:
     return scene
 
 
+def hollowed(depth: float) -> Mutant:
+    """The same container, said to be so much deeper [m]."""
+
+    def mutate(scene: Scene) -> Scene:
+        cavity = scene.objects[PLACE].asset.cavity
+        assert cavity is not None
+        return mutants.with_asset(scene, PLACE, cavity=cavity.model_copy(update={"depth_m": cavity.depth_m + depth}))
+
+    return mutate
+
+
 def twin(scene: Scene) -> Scene:
     """A distractor of the target's kind; the sentence names the target's colour, and the twin's is near it."""
     last = len(scene.objects) - 1
@@ -188,6 +199,8 @@ MUTANTS: dict[str, tuple[str, Mutant, Check, str]] = {
     "floating part": ("bowl", floating_part, Check.GEOMETRY, "float"),
     "lid": ("bowl", lidded, Check.GEOMETRY, "not open"),
     "no hollow": ("mug", ordered(PLACE, container=True), Check.GEOMETRY, "hollow"),
+    "shallower than said": ("bowl", hollowed(0.006), Check.GEOMETRY, "not open"),
+    "deeper than said": ("bowl", hollowed(-0.018), Check.GEOMETRY, "off its depth"),
     "grasp width": ("mug", changed(TARGET, grasp_width_m=0.03), Check.GEOMETRY, "30 mm recorded"),
     "goal in the air": ("mug", changed(PLACE, goal_point=(0.0, 0.0, 0.03)), Check.GEOMETRY, "goal point"),
     "floating": ("basket", lambda s: mutants.lifted(s, PLACE, 0.05), Check.SETTLE, "destination does not"),

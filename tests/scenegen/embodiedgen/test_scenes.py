@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import sapien
 import trimesh
+from pydantic import TypeAdapter
 from scipy.spatial import ConvexHull, cKDTree
 
 from scenegen.embodiedgen.exporting import export_scene
@@ -46,6 +47,11 @@ def task(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_an_import_is_a_scene_of_the_set(task):
     _, imported, scene, _ = task
     assert imported.arrangement == "kept" and imported.bundle == scene.bundle
+    wrong = {
+        verdict.subject: verdict.reasons for verdict in imported.verdicts if verdict.status not in (Status.PASS, Status.SKIP)
+    }
+    assert wrong == {"distractor_0": ["1.84 times the usual size of a mug; wanted 1/1.6 to 1.6"]}  # a hand's mug, not an arm's
+    assert TypeAdapter(list[Verdict]).validate_json((scene.folder / QA_FILE).read_bytes()) == imported.verdicts
     assert scene.instruction == "put the rubik's cube in the grey bowl"
     assert [(entry.role, entry.name) for entry in scene.objects] == [
         (Role.TARGET, "rubik's cube"),
