@@ -34,6 +34,7 @@ COMMANDS = {
     "pretrain": Command("genvla.learning.pretrain", "pretrain", "train a small policy by imitation of the expert", True),
     "fit": Command("genvla.learning.fit", "fit", "fine-tune a policy by reinforcement learning (PPOFlow)", True),
     "evaluate": Command("genvla.evaluation.command", "evaluate_command", "evaluate a policy on the scenes of a scene set"),
+    "export": Command("genvla.policy.export", "export", "write a policy in the format of open-pi-zero or lerobot, or in ours"),
     "expert": Command("genvla.evaluation.expert", "expert_command", "try the scripted expert: can the tasks of a set be done?"),
     "doctor": Command("genvla.doctor", "doctor", "check what this machine can run, and say how to mend the rest", flags=("fix",)),
 }

@@ -67,7 +67,8 @@ time_left is the fraction of the episode still to come."""
 
 
 class TensorFields:
-    """Indexing and moving for a dataclass whose fields are batched tensors, lists of one item per sample, or None."""
+    """Indexing and moving for a dataclass whose fields are batched tensors, lists of one item per sample, other such dataclasses,
+    or None."""
 
     def _map(self, function: Any) -> Self:
         this: Any = self  # a dataclass; of a base class, the type cannot say so
@@ -75,7 +76,7 @@ class TensorFields:
 
     def __getitem__(self, index: Any) -> Self:
         def pick(value: Any) -> Any:
-            if value is None or isinstance(value, Tensor):
+            if value is None or isinstance(value, Tensor | TensorFields):
                 return None if value is None else value[index]
             positions = torch.arange(len(value))[index]
             return [value[int(i)] for i in positions.reshape(-1)]
@@ -83,7 +84,7 @@ class TensorFields:
         return self._map(pick)
 
     def to(self, device: torch.device | str) -> Self:
-        return self._map(lambda value: value.to(device) if isinstance(value, Tensor) else value)
+        return self._map(lambda value: value.to(device) if isinstance(value, Tensor | TensorFields) else value)
 
 
 @dataclass(frozen=True)

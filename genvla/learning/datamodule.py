@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from genvla.errors import UserError
+from genvla.learning.frozen_cache import FrozenCache
 from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import Decisions, RolloutCollector, map_tensors
 from genvla.seeding import generator
@@ -59,6 +61,10 @@ class RolloutDataModule(LightningDataModule):
         steps: decisions per environment in each iteration.
         minibatch_size: decisions per optimizer step, about.
         epochs: how often an iteration's decisions are gone through.
+        frozen_cache: where the part of the policy's look at an observation that frozen weights compute is kept for the epochs, so
+            that it is computed once: device, cpu or off. Of use in fine-tuning variants that freeze the vision tower or all of
+            the VLM.
+        frozen_cache_gib: the most that may take, in 2^30 bytes per process. Where it would take more, nothing is kept.
         recompute_log_probs: compute the log-probabilities of the collected decisions once more as the update computes them.
             Needed where the two differ: under reduced precision, with compiled or merged weights.
         seed: of episodes, exploration and the order of minibatches.
@@ -76,6 +82,8 @@ class RolloutDataModule(LightningDataModule):
         steps: int = 48,
         minibatch_size: int = 768,
         epochs: int = 2,
+        frozen_cache: Literal["device", "cpu", "off"] = "device",
+        frozen_cache_gib: float = 8.0,
         recompute_log_probs: bool = False,
         seed: int = 0,
     ) -> None:
@@ -93,7 +101,9 @@ class RolloutDataModule(LightningDataModule):
         self.steps = steps
         self.minibatch_size = minibatch_size
         self.epochs = epochs
+        self.frozen_cache = FrozenCache(frozen_cache, frozen_cache_gib)
         self.recompute_log_probs = recompute_log_probs
+        self.micro_batch_size: int | None = None
         self.seed = seed
         self.rank, self.world_size = 0, 1
         self.device = torch.device("cpu")
@@ -152,7 +162,7 @@ class RolloutDataModule(LightningDataModule):
         ids = self.scene_ids()
         self.env = self.make_env()
         self._collector = RolloutCollector(
-            self.env, ids, self.steps, self.seed, self.device, first_slot=self.rank * self.num_envs
+            self.env, ids, self.steps, self.seed, self.device, self.rank * self.num_envs, self.frozen_cache
         )
 
     def make_env(self) -> Any:
@@ -176,17 +186,28 @@ class RolloutDataModule(LightningDataModule):
             self._recompute_log_probs(module, self._decisions)
         decided = self.steps * self.num_envs
         return {
-            "rollout": {**metrics, **episode_metrics(rollout.episodes)},
+            "rollout": {**metrics, **episode_metrics(rollout.episodes), "frozen_cache_gib": rollout.buffer.frozen_bytes / 2**30},
             "seconds": rollout.seconds,
             "env_steps": decided * CHUNK_SIZE * self.world_size,
             "decisions": len(self._decisions),
             "worker_restarts": getattr(self.env, "restarts", 0),
         }
 
+    def batch_sizes(self) -> set[int]:
+        """Rows of the batches that go through the policy at once: when deciding, and in updates of which no decision was lost."""
+        decisions = self.steps * self.num_envs
+        minibatch = math.ceil(decisions / self._per_epoch(decisions))
+        parts = math.ceil(minibatch / (self.micro_batch_size or minibatch))
+        return {self.num_envs, math.ceil(minibatch / parts)}
+
+    def _per_epoch(self, decisions: float) -> int:
+        """Minibatches that so many decisions make."""
+        return max(1, round(decisions / self.minibatch_size))
+
     @torch.no_grad()
     def _recompute_log_probs(self, module: PPOFlowModule, decisions: Decisions) -> None:
         parts = []
-        for index in torch.arange(len(decisions)).split(self.minibatch_size):
+        for index in torch.arange(len(decisions)).split(self.micro_batch_size or self.minibatch_size):
             rows = select(decisions, index)
             parts.append(module.evaluate_actions(rows.inputs, rows.chain).log_prob)
         decisions.log_prob = torch.cat(parts)
@@ -199,8 +220,9 @@ class RolloutDataModule(LightningDataModule):
         """
         assert self._decisions is not None, "collect() comes first"
         mean = self.all_sum(torch.tensor(float(len(self._decisions)), device=self.device)).item() / self.world_size
-        per_epoch = max(1, round(mean / self.minibatch_size))
-        return Minibatches(self._decisions, per_epoch, self.epochs, self.seed, "minibatches", self._iteration, self.rank)
+        return Minibatches(
+            self._decisions, self._per_epoch(mean), self.epochs, self.seed, "minibatches", self._iteration, self.rank
+        )
 
 
 def episode_metrics(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:

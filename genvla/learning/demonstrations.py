@@ -106,7 +106,8 @@ class DemonstrationSet:
                 privileged=torch.from_numpy(self.privileged[rows]),
             )
             inputs.append(processor(observation))
-        stacked = {name: torch.cat([getattr(part, name) for part in inputs]) for name in vars(inputs[0])}
+        there = [name for name, value in vars(inputs[0]).items() if value is not None]
+        stacked: dict[str, Any] = {name: torch.cat([getattr(part, name) for part in inputs]) for name in there}
         actions = processor.normalise_actions(torch.from_numpy(self.chunks()))
         return Samples(type(inputs[0])(**stacked), actions)
 

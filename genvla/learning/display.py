@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 
 from genvla.learning.loop import Loop
+from genvla.policy.finetuning import Finetuning
 
 
 class TrainingDisplay:
@@ -50,6 +54,21 @@ class TrainingDisplay:
         if "env_steps_per_s" in metrics["speed"]:
             words.append(f"{metrics['speed']['env_steps_per_s']:.0f} env steps/s")
         return words
+
+
+def parameter_table(counts: Mapping[str, Mapping[str, int]], finetuning: Finetuning) -> Table:
+    """How each part of a policy trains, and with how many parameters; `counts` as count_parameters gives them."""
+    table = Table(box=box.SIMPLE, title="what trains")
+    table.add_column("part")
+    table.add_column("mode")
+    for column in ("trainable", "of which adapters", "parameters"):
+        table.add_column(column, justify="right")
+    for part, count in counts.items():
+        mode = finetuning.parts.get(part, "full")
+        table.add_row(part, mode, *(f"{count[kind]:,}" for kind in ("trainable", "adapters", "total")))
+    sums = (sum(count[kind] for count in counts.values()) for kind in ("trainable", "adapters", "total"))
+    table.add_row("all", "", *(f"{number:,}" for number in sums), style="bold")
+    return table
 
 
 def progress_of(loop: Loop) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import yaml
 from lightning import Fabric
 from rich.console import Console
@@ -12,10 +14,10 @@ from rich.console import Console
 from genvla.errors import UserError
 from genvla.evaluation.episodes import Film
 from genvla.evaluation.figures import plot_before_after, plot_curves
-from genvla.evaluation.results import EvaluationResult
+from genvla.evaluation.results import EvaluationResult, write_atomically
 from genvla.learning.checkpoints import Checkpoints
 from genvla.learning.datamodule import RolloutDataModule
-from genvla.learning.display import TrainingDisplay
+from genvla.learning.display import TrainingDisplay, parameter_table
 from genvla.learning.loop import Loop, TrainingConfig
 from genvla.learning.module import PPOFlowModule
 from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
@@ -28,9 +30,14 @@ from genvla.learning.validation import (
     write_film,
 )
 from genvla.policy.checkpoints import load_policy
+from genvla.policy.finetuning import Finetuning, apply_finetuning, count_parameters
 from genvla.policy.flow_policy import FlowPolicy
+from genvla.types import PROPRIO_DIM, Observation
 
-ARTIFACTS = ("config.yaml", "results.json", "curve.png", "before_after.png", "episodes.mp4", "episodes.png", "scenes.txt")
+ARTIFACTS = (
+    *("config.yaml", "parameters.json", "results.json", "scenes.txt"),
+    *("curve.png", "before_after.png", "episodes.mp4", "episodes.png"),
+)
 """What MLflow gets of the run's folder at the end, beside the policy; where it is there."""
 
 # jsonargparse reads the annotations and the docstring of `fit`: they are the command's options and their help.
@@ -40,6 +47,7 @@ def fit(
     checkpoint: Path,
     data: RolloutDataModule,
     module: Callable[[FlowPolicy], PPOFlowModule] = PPOFlowModule,
+    finetuning: Finetuning = Finetuning(),  # noqa: B008  (frozen)
     training: TrainingConfig = TrainingConfig(),  # noqa: B008  (frozen)
     evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008  (frozen)
     hardware: HardwareConfig = HardwareConfig(),  # noqa: B008  (frozen)
@@ -56,6 +64,7 @@ def fit(
         checkpoint: folder of the policy to start from.
         data: where and how much experience is collected.
         module: the algorithm and its hyper-parameters.
+        finetuning: which parts of the policy train, in full or through adapters; variants lie in configs/variants.
         training: how long, and how often to save and evaluate.
         evaluation: how the policy is judged.
         hardware: what the run computes on.
@@ -74,13 +83,20 @@ def fit(
     policy = load_policy((resume and last_checkpoint(resume)) or checkpoint)
     if integration_steps is not None:
         policy.integration_steps = integration_steps
+    check_precision(hardware, finetuning)
+    apply_finetuning(policy, finetuning, seed)
+    parameters = count_parameters(policy)
+    data.micro_batch_size = training.micro_batch_size
+    hardware.prepare(policy, data.batch_sizes())
     scenes = data.scene_ids()
     data.check_scenes()
     folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
     checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
     if fabric.is_global_zero:
         describe_run(folder, settings, scenes)
+        write_atomically(folder / "parameters.json", json.dumps(parameters, indent=2) + "\n")
         console.print(f"run: {folder}", soft_wrap=True)
+        console.print(parameter_table(parameters, finetuning))
 
     with tracked(fabric, folder, tracking, {"seed": seed, "kind": "fit"}) as tracker:
         data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
@@ -90,7 +106,9 @@ def fit(
             validator = Validator(data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console)
             loop = Loop(fabric, module(policy), data, training, checkpoints, tracker, lambda: validator.quick(policy))
             if not loop.resume() and tracker is not None:
-                tracker.log_config(yaml.safe_load(settings))
+                tracker.log_config({**yaml.safe_load(settings), "parameters": parameters})
+            if fabric.is_global_zero and (kept := describe_cache(fabric, policy, data)):
+                console.print(kept, soft_wrap=True)
 
             def first() -> FlowPolicy:
                 return policy if loop.iteration == 0 else load_policy(checkpoint).to(fabric.device)
@@ -98,6 +116,26 @@ def fit(
             return _train_and_judge(fabric, loop, validator, first, folder, console)
         finally:
             data.teardown()
+
+
+def check_precision(hardware: HardwareConfig, finetuning: Finetuning) -> None:
+    """UserError where the precision of the arithmetic would undo that of the weights."""
+    if hardware.precision == "bf16-true" and "float32" in (finetuning.trainable_dtype, finetuning.frozen_dtype):
+        raise UserError(
+            "hardware.precision: bf16-true found, which makes all weights bfloat16, and float32 weights in finetuning; "
+            "want bf16-mixed"
+        )
+
+
+@torch.no_grad()
+def describe_cache(fabric: Fabric, policy: FlowPolicy, data: RolloutDataModule) -> str | None:
+    """What is kept of the encoding of the observations, with what it takes, found by trying one; None if nothing is frozen."""
+    size, device = policy.model_config.vision.image_size, fabric.device
+    images = torch.zeros(1, 1, size, size, 3, dtype=torch.uint8, device=device)
+    observation = Observation(images, [""], torch.zeros(1, PROPRIO_DIM, device=device))
+    with fabric.autocast():
+        frozen = policy.keep_frozen(policy.processor(observation)).frozen
+    return None if frozen is None else data.frozen_cache.describe(frozen.nbytes, data.steps * data.num_envs)
 
 
 def _train_and_judge(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol
@@ -145,7 +146,7 @@ class Loop:
         """Collects and updates once. Returns what to log."""
         rates = self.module.start_iteration(self.iteration, self.config.iterations, self.optimizer)
         # The collecting calls need no gradient, so they go past the strategy, straight to this process's replica.
-        with self.fabric.autocast():
+        with self._autocast():
             collected = self.data.collect(self.module, self.iteration)
         start = perf_counter()
         update = self.update()
@@ -240,6 +241,10 @@ class Loop:
             self.save(is_best)
         if self.display is not None:
             self.display.iteration(self, metrics)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """That of mixed precision. Of bf16-true, Fabric's would make bf16 the type of every new tensor, the simulator's too."""
+        return nullcontext() if self.fabric.strategy.precision.precision.endswith("-true") else self.fabric.autocast()
 
     def _numbers(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """Metrics as floats, the mean over all processes, in one transfer."""

@@ -99,6 +99,10 @@ class PPOFlowModule(PolicyModule):
         """What the policy reads of an observation."""
         return self.policy.processor(observation)
 
+    def keep_frozen(self, inputs: PolicyInputs) -> PolicyInputs:
+        """The inputs with what of their encoding the training does not change."""
+        return self.policy.keep_frozen(inputs)
+
     def act(self, inputs: PolicyInputs, noise_generator: torch.Generator) -> PolicyOutput:
         """Decides, with exploration noise."""
         return self.policy.act(inputs, generator=noise_generator)

@@ -11,25 +11,10 @@ from lightning import LightningModule
 from torch import Tensor
 
 from genvla.errors import UserError
+from genvla.policy.finetuning import HEADS, part_of
 from genvla.policy.flow_policy import FlowPolicy
 
 Schedule = Literal["constant", "linear", "cosine"]
-
-HEADS = ("noise_head", "value_head", "grounding_head")
-"""Parts that start from scratch when fine-tuning begins, and so take larger steps than the policy's trunk."""
-
-
-def part_of(parameter: str) -> str:
-    """Which part of the policy a parameter belongs to: vision, vlm, expert or one of the heads."""
-    names = parameter.split(".")
-    for head in HEADS:
-        if head in names:
-            return head
-    if any(name in ("vision_tower", "multi_modal_projector") for name in names):
-        return "vision"
-    if any(name.startswith(("action", "proprio")) for name in names):
-        return "expert"
-    return "vlm"
 
 
 def schedule_factor(iteration: int, iterations: int | None, schedule: Schedule, warmup: int) -> float:

@@ -75,6 +75,7 @@ def pretrain(
         data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
         try:
             learner = learner or new_policy(policy, data, seed)
+            hardware.prepare(learner)
             data.setup()
             groups = {"heldout": data.heldout_ids()}
             validator = Validator(data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genvla.errors import UserError
 from genvla.learning.advantages import gae, normalise
+from genvla.learning.frozen_cache import FrozenCache
 from genvla.learning.losses import explained_variance
 from genvla.seeding import derive_seed, generator
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
@@ -41,6 +42,8 @@ class Actor(Protocol):
     """What decides: the trained module, seen through the strategy that it runs under."""
 
     def process(self, observation: Observation) -> PolicyInputs: ...
+
+    def keep_frozen(self, inputs: PolicyInputs) -> PolicyInputs: ...
 
     def act(self, inputs: PolicyInputs, noise_generator: torch.Generator) -> PolicyOutput: ...
 
@@ -79,6 +82,15 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.log_prob)
+
+
+def fill_row(rows: Any, t: int, row: Any) -> None:
+    """Copies a row into row t of an object made by map_tensors, attribute by attribute."""
+    for name, stored in vars(rows).items():
+        if isinstance(stored, Tensor):
+            stored[t] = getattr(row, name)
+        elif stored is not None:
+            fill_row(stored, t, getattr(row, name))
 
 
 @dataclass
@@ -123,13 +135,16 @@ class RolloutBuffer:
 
     def record(self, t: int, inputs: PolicyInputs, output: PolicyOutput, transition: Transition) -> None:
         """Fills row t with a decision and what it led to."""
-        for name, stored in vars(self.inputs).items():
-            if isinstance(stored, Tensor):
-                stored[t] = getattr(inputs, name)
+        fill_row(self.inputs, t, inputs)
         for name in ("chain", "log_prob", "value"):
             getattr(self, name)[t] = getattr(output, name)
         for name in ("reward", "terminated", "truncated", "valid"):
             getattr(self, name)[t] = getattr(transition, name)
+
+    @property
+    def frozen_bytes(self) -> int:
+        """Memory that the frozen part of the encodings takes."""
+        return 0 if self.inputs.frozen is None else self.inputs.frozen.nbytes
 
     def usable(self) -> Bool[Tensor, "t n"]:
         """Valid rows of episodes that no dying worker cut short: such an episode is void back to its start."""
@@ -164,7 +179,12 @@ class RolloutBuffer:
         normalised = normalise(advantages, valid, all_sum)
         rows = Decisions(self.inputs, self.chain, self.log_prob, normalised, returns)
         kept = valid.flatten().nonzero().squeeze(1)
-        decisions = map_tensors(lambda tensor: tensor.flatten(0, 1)[kept], rows)
+
+        def usable(tensor: Tensor) -> Tensor:
+            flat = tensor.flatten(0, 1)  # a view: with all rows usable nothing is copied
+            return flat if len(kept) == len(flat) else flat[kept.to(flat.device)]
+
+        decisions = map_tensors(usable, rows)
         advantages, returns, values = advantages[valid], returns[valid], self.value[valid]
         metrics = {
             "advantage_mean": advantages.mean(),
@@ -191,12 +211,21 @@ class Rollout:
 class RolloutCollector:
     """Runs a policy for `steps` decisions in every environment.
 
+    With a cache, the part of the observations' encoding that training does not change is computed once and kept with them.
+
     Slot i runs scene i modulo the number of scenes, so each environment keeps to its scene. With several processes `first_slot`
     continues the count, so that together they run what one process with all the environments would.
     """
 
     def __init__(
-        self, env: Environments, scene_ids: Sequence[str], steps: int, seed: int, device: torch.device | str, first_slot: int = 0
+        self,
+        env: Environments,
+        scene_ids: Sequence[str],
+        steps: int,
+        seed: int,
+        device: torch.device | str,
+        first_slot: int = 0,
+        cache: FrozenCache = FrozenCache(),  # noqa: B008  (frozen)
     ) -> None:
         self.env = env
         self.scene_ids = list(scene_ids)
@@ -204,6 +233,7 @@ class RolloutCollector:
         self.seed = seed
         self.device = torch.device(device)
         self.first_slot = first_slot
+        self.cache = cache
 
     def episode(self, iteration: int, slot: int, k: int) -> EpisodeSpec:
         """The k-th episode of a slot in an iteration."""
@@ -218,16 +248,22 @@ class RolloutCollector:
         seconds = {"simulate": 0.0, "infer": 0.0}
         episodes: list[EpisodeRecord] = []
         buffer: RolloutBuffer | None = None
+        cached = self.cache.where != "off"
         with _timed(seconds, "simulate"):
             observation = self.env.reset(lambda slot, k: self.episode(iteration, slot, k))
         for t in range(self.steps):
             with _timed(seconds, "infer"):
                 inputs = actor.process(observation).to(self.device)
+                if cached:
+                    inputs = actor.keep_frozen(inputs)
+                    cached = inputs.frozen is not None and self.cache.fits(self.steps * inputs.frozen.nbytes)
+                    inputs = inputs if cached else replace(inputs, frozen=None)
                 output = actor.act(inputs, noise)
                 actions = output.actions.to(observation.proprio.device)
             with _timed(seconds, "simulate"):
                 transition = self.env.step(actions)
             with _timed(seconds, "infer"):
+                inputs = self.cache.stored(inputs)
                 if buffer is None:
                     buffer = RolloutBuffer.allocate(self.steps, inputs, output)
                 buffer.record(t, inputs, output, transition)

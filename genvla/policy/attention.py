@@ -24,16 +24,17 @@ def attend(
     """Softmax attention of h query heads over g <= h key heads (query head i reads key head i // (h / g)).
 
     allowed: the keys that may be read, the same for all queries of a sample; at least one per sample. softcap: logits become
-    c * tanh(logits / c). The heads stay the last but one axis, so that a single key head needs no copy of anything.
+    c * tanh(logits / c). kind: sdpa is torch's fused kernel; it knows no softcap, and with one this computes as eager does. The
+    heads stay the last but one axis, so that a single key head needs no copy of anything.
     """
     b, n, h, d = query.shape
     groups = key.shape[2]
+    # All queries of a sample read the same keys, so those that share a key head are just more queries of it.
+    grouped = query.reshape(b, n, groups, h // groups, d).transpose(1, 2).reshape(b, groups, n * (h // groups), d)
     if kind == "sdpa" and softcap is None:
         mask = None if allowed is None else allowed[:, None, None, :]
-        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=groups != h)
-        return mixed.transpose(1, 2).reshape(b, n, h * d)
-    grouped = query.reshape(b, n, groups, h // groups, d).transpose(1, 2).reshape(b, groups, n * (h // groups), d)
+        mixed = F.scaled_dot_product_attention(grouped, key.transpose(1, 2), value.transpose(1, 2), attn_mask=mask)
+        return mixed.reshape(b, groups, n, h // groups, d).transpose(1, 2).reshape(b, n, h * d)
     logits = (grouped * d**-0.5) @ key.permute(0, 2, 3, 1)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
@@ -54,7 +55,7 @@ def rotary_angles(
 
 
 def rotate(x: Float[Tensor, "b n h d"], angles: tuple[Tensor, Tensor]) -> Float[Tensor, "b n h d"]:
-    """Rotary embedding in the half-split layout: entry i is paired with entry i + d/2."""
-    cos, sin = (a.to(x.dtype) for a in angles)
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+    """Rotary embedding in the half-split layout, in fp32: entry i is paired with entry i + d/2."""
+    cos, sin = angles
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)

@@ -1,4 +1,5 @@
-"""Policies on disk, in our own format: a folder with model.safetensors and config.json. Loading runs no code from the folder."""
+"""Policies on disk. Our own format is a folder with model.safetensors, config.json and the tokenizer's file if it has one; other
+projects' checkpoints load as well (genvla.policy.formats). Loading runs no code from any file."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
@@ -16,7 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from genvla.errors import UserError
+from genvla.policy.adapters import base_state, load_adapters, save_adapters
 from genvla.policy.flow_policy import FlowPolicy, FlowPolicyConfig
+from genvla.policy.formats.load import load_foreign
+from genvla.policy.formats.shapes import misfits
+from genvla.policy.tokenizer import PaligemmaTokenizer
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 FORMAT, VERSION = "genvla-policy", 1
@@ -24,30 +31,60 @@ FORMAT, VERSION = "genvla-policy", 1
 
 def save_policy(policy: FlowPolicy, folder: Path | str) -> None:
     """Write the policy to a folder, which is replaced if it exists; complete or not at all."""
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and not (folder / CONFIG).exists() and any(folder.iterdir()):
-        raise UserError(f"{folder}: exists and is no policy folder (no {CONFIG}), want a new or empty folder to write to")
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        state = {key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()}
+    with new_folder(Path(folder), CONFIG) as temporary:
+        state = {key: value.detach().cpu().contiguous() for key, value in base_state(policy).items()}
         save_file(state, temporary / WEIGHTS, metadata={"format": "pt"})
+        save_adapters(policy, temporary)
         document = {"format": FORMAT, "version": VERSION, **asdict(policy.config)}
         (temporary / CONFIG).write_text(json.dumps(document, indent=2) + "\n")
-        temporary.chmod(0o777 & ~_umask())  # both were made for their owner's eyes only
-        (temporary / WEIGHTS).chmod(0o666 & ~_umask())
-        _replace(folder, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        policy.processor.save_tokenizer(temporary)
 
 
-def load_policy(folder: Path | str) -> FlowPolicy:
-    """The policy of a folder, on the CPU, in the precision it was saved in.
+def load_policy(
+    path: Path | str, *, dtype: torch.dtype | None = None, seed: int = 0, tokenizer: Path | str | None = None
+) -> FlowPolicy:
+    """The policy of our own folder or of another project's file or folder, on the CPU, in the precision it was saved in.
+
+    Args:
+        path: a folder that save_policy wrote; or a checkpoint of open-pi-zero (.pt), openpi, lerobot or PaliGemma (safetensors,
+            their index, or the folder they lie in).
+        dtype: another precision for pi0; the heads keep theirs.
+        seed: of the parts that other projects' checkpoints lack: the noise and value heads, and for PaliGemma the action expert.
+        tokenizer: PaliGemma's tokenizer file, its folder, or a repository of the model hub, if none lies beside the weights.
 
     Raises:
         UserError: a file is missing, unreadable, of another version, or its contents do not fit together.
     """
-    folder = Path(folder)
+    path = Path(path)
+    own = _own_folder(path)
+    policy = load_foreign(path, dtype=dtype, seed=seed) if own is None else _load_own(own)
+    if tokenizer is not None:
+        policy.processor.load_tokenizer(tokenizer)
+    if own is not None and dtype is not None:
+        policy.pi0.to(dtype)
+    return policy
+
+
+def _own_folder(path: Path) -> Path | None:
+    """The policy folder that is meant, None if the path is for another project's checkpoint."""
+    if path.is_file():
+        return path.parent if path.name == WEIGHTS and _is_ours(path.parent / CONFIG) else None
+    other = path.is_dir() and (any(path.glob("*.*")) if not (path / CONFIG).is_file() else not _is_ours(path / CONFIG))
+    return None if other else path
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a config.json is meant to be ours, broken or not: other projects' have no `format`."""
+    try:
+        document = json.loads(config.read_text())
+    except OSError:
+        return False
+    except ValueError:
+        return True
+    return not isinstance(document, dict) or "format" in document
+
+
+def _load_own(folder: Path) -> FlowPolicy:
     config = load_config(folder)
     with torch.device("meta"):
         policy = FlowPolicy.from_config(config)
@@ -57,6 +94,9 @@ def load_policy(folder: Path | str) -> FlowPolicy:
     # Memory of its own is aligned as it was before saving, without which results differ in the last bit.
     weights = {key: value.clone() for key, value in load_file(path).items()}
     policy.load_state_dict(weights, assign=True)
+    load_adapters(policy, folder)
+    if config.processor.tokenizer == "paligemma" and any((folder / name).is_file() for name in PaligemmaTokenizer.FILES):
+        policy.processor.load_tokenizer(folder)
     return policy
 
 
@@ -87,19 +127,8 @@ def _check_weights(path: Path, wanted: dict[str, tuple[int, ...]]) -> None:
         raise UserError(f"{path}: no such file, want the weights of the policy") from error
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
-    problems = []
-    for title, keys in (
-        ("missing", [key for key in wanted if key not in found]),
-        ("unexpected", [key for key in found if key not in wanted]),
-        (
-            "of another shape",
-            [f"{key} (found {found[key]}, want {wanted[key]})" for key in wanted if key in found and found[key] != wanted[key]],
-        ),
-    ):
-        if keys:
-            problems.append(f"{len(keys)} {title}: {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}")
-    if problems:
-        raise UserError(f"{path}: weights do not fit {CONFIG}: {'; '.join(problems)}")
+    if problems := misfits(found, wanted):
+        raise UserError(f"{path}: weights do not fit {CONFIG}: {problems}")
 
 
 def _parse(kind: Any, value: Any, where: str) -> Any:
@@ -132,6 +161,27 @@ def _parse_dataclass(kind: Any, value: Any, where: str) -> Any:
         raise UserError(f"{where}: want {', '.join(required)}")
     hints = get_type_hints(kind)
     return kind(**{name: _parse(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+@contextmanager
+def new_folder(folder: Path, mark: str) -> Iterator[Path]:
+    """A temporary folder to write to; it takes the place of `folder` when the block ends well, else is removed.
+
+    Raises:
+        UserError: the folder holds something, and not the file `mark` by which it is known to be one of this kind.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not (folder / mark).exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder}: exists and is no policy folder (no {mark}), want a new or empty folder to write to")
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # it and the weights were made for their owner's eyes only
+        for file in temporary.iterdir():
+            file.chmod(0o666 & ~_umask())
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(folder: Path, temporary: Path) -> None:

@@ -7,13 +7,14 @@ ReinFlow).
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from genvla.errors import UserError
+from genvla.policy.frozen_prefix import compute_frozen_prefix
 from genvla.policy.gemma import Prefix
 from genvla.policy.heads import GroundingHead, HeadsConfig, NoiseHead, ValueHead
 from genvla.policy.pi0 import Pi0, Pi0Config, gaussian
@@ -129,6 +130,11 @@ class FlowPolicy(nn.Module):
             self.processor.statistics,
         )
 
+    def keep_frozen(self, inputs: PolicyInputs) -> PolicyInputs:
+        """The inputs with what of their encoding no trainable parameter changes, for as long as the same parameters train."""
+        frozen = compute_frozen_prefix(self.pi0, inputs, hidden=self.grounding_head is not None)
+        return replace(inputs, frozen=frozen)
+
     @torch.no_grad()
     def act(
         self,
@@ -158,7 +164,12 @@ class FlowPolicy(nn.Module):
     def evaluate_actions(self, inputs: PolicyInputs, chain: Float[Tensor, "b k c 7"]) -> Evaluation:
         """Log density and value of stored chains. Each step is taken from its stored start: nothing is integrated, so gradients
         of one step do not pass through another."""
-        return self._evaluate(inputs, chain, self.pi0.encode(inputs))
+        rows = len(chain)
+        index = self._filled_up(rows)
+        if index is not None:
+            inputs, chain = inputs[index], chain[index.to(chain.device)]
+        evaluation = self._evaluate(inputs, chain, self.pi0.encode(inputs))
+        return evaluation if index is None else evaluation[:rows]
 
     def evaluate_and_ground(
         self, inputs: PolicyInputs, chain: Float[Tensor, "b k c 7"]
@@ -217,9 +228,18 @@ class FlowPolicy(nn.Module):
         actions = self.pi0.integrate(gaussian(self._blank(inputs), generator), prefix, steps)
         return self.processor.denormalise_actions(actions)
 
+    def _filled_up(self, rows: int) -> Int[Tensor, " more"] | None:
+        """Numbers of the rows, the last one repeated, that make a batch of a size that pi0 was compiled for; None where it has
+        one or none is near."""
+        sizes = self.pi0.compiled_sizes
+        target = min((size for size in sizes if size >= rows), default=rows)
+        if target == rows or target > 1.25 * rows:
+            return None
+        return torch.arange(target).clamp_max(rows - 1)
+
     def _blank(self, inputs: PolicyInputs) -> Float[Tensor, "b c 7"]:
         shape = (len(inputs), self.model_config.horizon, self.model_config.action_dim)
-        return torch.empty(shape, device=inputs.proprio.device)
+        return torch.empty(shape, dtype=torch.float32, device=inputs.proprio.device)
 
     def _step(self, state: Tensor, k: int, prefix: Prefix, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of A^(k+1) given A^k = state, fp32."""

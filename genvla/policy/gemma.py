@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend, rotary_angles, rotate
 
 
@@ -54,7 +55,22 @@ class JointConfig:
     softcap: float | None = None
     """Attention logits are capped to +-softcap by a tanh; None: not."""
     attention: AttentionKind = "eager"
-    """eager: plain softmax; sdpa: torch's fused kernel (only without softcap)."""
+    """eager: plain softmax; sdpa: torch's fused kernel, but plain softmax where there is a softcap, which that kernel lacks."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What image and text come to on their own: they see neither proprioception nor actions."""
+
+    keys: tuple[Float[Tensor, "b v g d"], ...]
+    """Rotated keys of each layer."""
+    values: tuple[Float[Tensor, "b v g d"], ...]
+    mask: Bool[Tensor, "b v"]
+    """Which of the v positions are not padding."""
+    hidden: Float[Tensor, "b v e"] | None
+    """Normalised hidden states that enter the feature layer; None if they were not asked for."""
+    mean: Float[Tensor, "b e"] | None
+    """Their mean over what is not padding."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,8 @@ class Prefix:
     """Rotary position of the first action."""
     hidden: Float[Tensor, "b v e"] | None
     """Normalised hidden states of the v = s - 1 image and text tokens; None if they were not asked for."""
+    mean: Float[Tensor, "b e"] | None
+    """Their mean over what is not padding."""
     proprio_hidden: Float[Tensor, "b f"] | None
     """The same of the proprioception token."""
 
@@ -87,17 +105,22 @@ class Prefix:
             mask=grow(self.mask),
             next_position=grow(self.next_position),
             hidden=None if self.hidden is None else grow(self.hidden),
+            mean=None if self.mean is None else grow(self.mean),
             proprio_hidden=None if self.proprio_hidden is None else grow(self.proprio_hidden),
         )
 
     @property
     def features(self) -> Float[Tensor, "b ef"]:
         """Mean hidden state of the image and text tokens that are not padding, and that of proprioception."""
-        if self.hidden is None or self.proprio_hidden is None:
+        if self.mean is None or self.proprio_hidden is None:
             raise RuntimeError("this prefix was encoded without features")
-        weights = self.mask[:, :-1].to(self.hidden.dtype)
-        mean = torch.einsum("bve,bv->be", self.hidden, weights) / weights.sum(1, keepdim=True)
-        return torch.cat((mean, self.proprio_hidden), dim=-1)
+        return torch.cat((self.mean, self.proprio_hidden), dim=-1)
+
+
+def masked_mean(x: Float[Tensor, "b v e"], mask: Bool[Tensor, "b v"]) -> Float[Tensor, "b e"]:
+    """Mean over the positions where the mask is True."""
+    weights = mask.to(x.dtype)
+    return torch.einsum("bve,bv->be", x, weights) / weights.sum(1, keepdim=True)
 
 
 class RmsNorm(nn.Module):
@@ -145,16 +168,40 @@ class GatedMlp(nn.Module):
         return self.down_proj(F.gelu(self.gate_proj(x), approximate="tanh") * self.up_proj(x))
 
 
-class MixtureLayer(nn.Module):
-    """One layer's weights. Attention itself lies between `project` and `finish`, where the streams meet."""
+class MixtureLayer(CheckpointedLayer):
+    """One layer of one mixture. Its streams meet in attention: a later one reads the keys and values of those before it."""
 
     def __init__(self, config: MixtureConfig, joint: JointConfig, *, queries: bool) -> None:
         super().__init__()
+        self.softcap, self.kind = joint.softcap, joint.attention
         self.self_attn = Attention(config.width, joint, queries=queries)
         self.input_layernorm = RmsNorm(config.width)
         if queries:
             self.mlp = GatedMlp(config.width, config.mlp)
             self.post_attention_layernorm = RmsNorm(config.width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n w"],
+        angles: tuple[Tensor, Tensor],
+        allowed: Bool[Tensor, "b s"],
+        past: tuple[Tensor, Tensor] | None = None,
+        *,
+        finish: bool = True,
+    ) -> tuple[Float[Tensor, "b n w"], Float[Tensor, "b s g d"], Float[Tensor, "b s g d"]]:
+        """One stream through this layer: its new state, and the keys and values that it read.
+
+        past: keys and values [b, s - n, g, d] of the streams before it; its own are appended. allowed: which of the s it may
+        read. finish: False leaves x as it is, where only keys and values are wanted.
+        """
+        normed = self.input_layernorm(x)
+        key, value = self.keys_values(normed, angles)
+        if past is not None:
+            key, value = torch.cat((past[0], key), dim=1), torch.cat((past[1], value), dim=1)
+        if finish:
+            query = self.queries(normed, angles)
+            x = self.finish(x, attend(query, key, value, allowed, softcap=self.softcap, kind=self.kind))
+        return x, key, value
 
     def keys_values(self, normed: Float[Tensor, "b n w"], angles: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Rotated keys and values [b, n, g, d] of normalised inputs."""
@@ -181,11 +228,6 @@ class Mixture(nn.Module):
         self.layers = nn.ModuleList(MixtureLayer(config, joint, queries=i < last or last_queries) for i in range(joint.layers))
         self.norm = RmsNorm(config.width) if config.final_norm else None
 
-    @property
-    def stack(self) -> list[MixtureLayer]:
-        """The layers, first to last."""
-        return cast(list[MixtureLayer], list(self.layers))
-
     def normalise(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
         """The final norm; without weights where the checkpoint has none."""
         return rms_normalise(x).to(x.dtype) if self.norm is None else self.norm(x)
@@ -206,45 +248,26 @@ class JointTransformer(nn.Module):
             }
         )
 
-    def prefix(
-        self,
-        tokens: Float[Tensor, "b v e"],
-        proprio: Float[Tensor, "b 1 f"],
-        mask: Bool[Tensor, "b v"],
-        *,
-        continue_positions: bool,
-        features: bool,
-    ) -> Prefix:
-        """Run image, text and proprioception; keep each layer's keys and values.
-
-        Image and text see each other, proprioception sees them and itself. Padding takes no position. continue_positions: the
-        proprioception follows the last token instead of starting anew at the first position.
-        """
-        vlm, action, end = self._mixture("vlm"), self._mixture("action"), self.config.layers
+    def context(self, tokens: Float[Tensor, "b v e"], mask: Bool[Tensor, "b v"], *, features: bool) -> Context:
+        """Run image and text, which see each other and nothing else. Padding takes no position."""
+        vlm = self._mixture("vlm")
         positions = mask.long().cumsum(1).clamp_min(1)
-        proprio_position = positions.new_ones(len(mask)) if not continue_positions else mask.sum(1) + 1
         angles = rotary_angles(positions, self.config.head_dim, vlm.rope_theta)
-        proprio_angles = rotary_angles(proprio_position[:, None], self.config.head_dim, action.rope_theta)
-        full_mask = F.pad(mask, (0, 1), value=True)
-        keys, values, hidden, proprio_hidden = [], [], None, None
-        for i in range(end + 1):
-            if features and i == self.config.feature_layer:
-                hidden = vlm.normalise(tokens)
-                proprio_hidden = action.normalise(proprio)[:, 0] if i == end else rms_normalise(proprio).to(proprio.dtype)[:, 0]
-            if i == end:
-                break
-            layer, proprio_layer = vlm.stack[i], action.stack[i]
-            normed, proprio_normed = layer.input_layernorm(tokens), proprio_layer.input_layernorm(proprio)
-            key, value = layer.keys_values(normed, angles)
-            proprio_key, proprio_value = proprio_layer.keys_values(proprio_normed, proprio_angles)
-            keys.append(torch.cat((key, proprio_key), dim=1))
-            values.append(torch.cat((value, proprio_value), dim=1))
-            if i == end - 1 and not (features and self.config.feature_layer == end):
-                break  # nothing reads the streams after the last keys and values
-            tokens = layer.finish(tokens, self._attend(layer.queries(normed, angles), key, value, mask))
-            query = proprio_layer.queries(proprio_normed, proprio_angles)
-            proprio = proprio_layer.finish(proprio, self._attend(query, keys[-1], values[-1], full_mask))
-        return Prefix(tuple(keys), tuple(values), full_mask, proprio_position + 1, hidden, proprio_hidden)
+        keys, values, hidden = self._fill(vlm, tokens, angles, mask, None, features=features)
+        return Context(keys, values, mask, hidden, None if hidden is None else masked_mean(hidden, mask))
+
+    def prefix(self, context: Context, proprio: Float[Tensor, "b 1 f"], *, continue_positions: bool, features: bool) -> Prefix:
+        """Run proprioception, which sees image, text and itself.
+
+        continue_positions: it follows the last token that is not padding instead of starting anew at the first position.
+        """
+        action, mask = self._mixture("action"), context.mask
+        position = mask.sum(1) + 1 if continue_positions else mask.new_ones(len(mask), dtype=torch.long)
+        angles = rotary_angles(position[:, None], self.config.head_dim, action.rope_theta)
+        mask = F.pad(mask, (0, 1), value=True)
+        keys, values, hidden = self._fill(action, proprio, angles, mask, context, features=features)
+        proprio_hidden = None if hidden is None else hidden[:, 0]
+        return Prefix(keys, values, mask, position + 1, context.hidden, context.mean, proprio_hidden)
 
     def actions(self, x: Float[Tensor, "b c f"], prefix: Prefix) -> Float[Tensor, "b c f"]:
         """Run action tokens, which see the prefix and each other; normalised hidden states of the last layer."""
@@ -252,15 +275,36 @@ class JointTransformer(nn.Module):
         positions = prefix.next_position[:, None] + torch.arange(count, device=x.device)
         angles = rotary_angles(positions, self.config.head_dim, action.rope_theta)
         mask = F.pad(prefix.mask, (0, count), value=True)
-        for layer, prefix_key, prefix_value in zip(action.stack, prefix.keys, prefix.values, strict=True):
-            normed = layer.input_layernorm(x)
-            key, value = layer.keys_values(normed, angles)
-            key, value = torch.cat((prefix_key, key), dim=1), torch.cat((prefix_value, value), dim=1)
-            x = layer.finish(x, self._attend(layer.queries(normed, angles), key, value, mask))
+        for layer, key, value in zip(action.layers, prefix.keys, prefix.values, strict=True):
+            x, _, _ = layer(x, angles, mask, (key, value))
         return action.normalise(x)
+
+    def _fill(
+        self,
+        mixture: Mixture,
+        x: Tensor,
+        angles: tuple[Tensor, Tensor],
+        mask: Tensor,
+        past: Context | None,
+        *,
+        features: bool,
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Tensor | None]:
+        """Keys and values of each layer, those of `past` included, and the normalised states that enter the feature layer.
+
+        Nothing reads the stream after the last keys and values unless features are taken there: that part is left out.
+        """
+        end, at = self.config.layers, self.config.feature_layer
+        keys, values, hidden = [], [], None
+        for i, layer in enumerate(mixture.layers):
+            if features and i == at:
+                hidden = rms_normalise(x).to(x.dtype)
+            before = None if past is None else (past.keys[i], past.values[i])
+            x, key, value = layer(x, angles, mask, before, finish=i < end - 1 or (features and at == end))
+            keys.append(key)
+            values.append(value)
+        if features and at == end:
+            hidden = mixture.normalise(x)
+        return tuple(keys), tuple(values), hidden
 
     def _mixture(self, name: str) -> Mixture:
         return cast(Mixture, self.mixtures[name])
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        return attend(query, key, value, mask, softcap=self.config.softcap, kind=self.config.attention)

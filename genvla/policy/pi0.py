@@ -1,97 +1,27 @@
-"""pi0 (arXiv 2410.24164) in open-pi-zero's form: encode an observation once, then ask for velocities of the action flow.
+"""pi0 (arXiv 2410.24164): encode an observation once, then ask for velocities of the action flow.
 
-Flow time tau runs from 0 (noise) to 1 (actions). The tiny preset and the 3 B parameter model are this one class.
+Flow time tau runs from 0 (noise) to 1 (actions). The tiny preset and the 3 B parameter models are this one class. Under bf16
+weights, flow time, noisy actions, proprioception, velocities and rotary angles stay fp32.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, Self
+from collections.abc import Callable, Collection
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genvla.errors import UserError
-from genvla.policy.gemma import JointConfig, JointTransformer, MixtureConfig, Prefix, RmsNorm
+from genvla.policy.gemma import Context, JointTransformer, Prefix, RmsNorm
+from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.processor import PolicyInputs
-from genvla.policy.siglip import Siglip, SiglipConfig
-from genvla.types import ACTION_DIM, CHUNK_SIZE, PROPRIO_DIM
-
-
-@dataclass(frozen=True)
-class Pi0Config:
-    """Shape of the model; the defaults are the tiny preset."""
-
-    vision: SiglipConfig = SiglipConfig()
-    """The vision tower."""
-    joint: JointConfig = JointConfig(
-        vlm=MixtureConfig(width=96, mlp=192),
-        action=MixtureConfig(width=128, mlp=512),
-        layers=3,
-        heads=4,
-        kv_heads=1,
-        head_dim=32,
-        feature_layer=2,
-    )
-    """The transformer."""
-    vocab_size: int = 512
-    """Rows of the text embedding."""
-    action_dim: int = ACTION_DIM
-    """Entries of an action."""
-    proprio_dim: int = PROPRIO_DIM
-    """Entries of proprioception."""
-    horizon: int = CHUNK_SIZE
-    """Actions in a chunk."""
-    suffix_scale: float = 1.0
-    """Factor on proprioception and action embeddings: sqrt(width) in open-pi-zero, 1 in openpi."""
-    time_embedding: Literal["open_pi_zero", "openpi"] = "open_pi_zero"
-    """open_pi_zero: angles tau * P^(-i/(h-1)); openpi: 2 pi (1 - tau) / period, periods 0.004 to 4 (its time runs backwards)."""
-    time_max_period: float = 100.0
-    """P of open_pi_zero's time embedding; its released checkpoints have 10,000."""
-    time_first: bool = True
-    """Order in which time and action enter the action encoder: time first in open-pi-zero, last in openpi."""
-    positions: Literal["restart", "continue"] = "restart"
-    """Whether rotary positions of proprioception and actions start anew (open-pi-zero) or follow the text (openpi)."""
-    sigma_min: float = 0.001
-    """Width of the flow's end at tau = 1."""
-
-    def __post_init__(self) -> None:
-        joint = self.joint
-        if joint.heads % joint.kv_heads or joint.head_dim % 2 or not 0 < joint.feature_layer <= joint.layers:
-            raise UserError(
-                f"model.joint: kv_heads {joint.kv_heads} must divide heads {joint.heads}, head_dim {joint.head_dim} be even, "
-                f"and feature_layer {joint.feature_layer} lie in 1..{joint.layers}"
-            )
-        if joint.action.width % 2:
-            raise UserError(f"model.joint.action.width: found {joint.action.width}, want an even number")
-        if self.vision.width % 4:
-            raise UserError(f"model.vision.width: found {self.vision.width}, want a multiple of 4")
-
-    @classmethod
-    def tiny(cls) -> Self:
-        """A model that two CPU cores train; images of 64 x 64."""
-        return cls()
-
-    @classmethod
-    def open_pi_zero(cls) -> Self:
-        """The layout of open-pi-zero's Bridge checkpoints: SigLIP So400m/14 at 224, Gemma 2B, an action expert of 0.3 B."""
-        vision = SiglipConfig(
-            224, 14, 1152, 27, 16, 4304, stem="patch", stem_channels=(), coordinate_channels=False, attention="sdpa"
-        )
-        joint = JointConfig(
-            vlm=MixtureConfig(width=2048, mlp=16384, final_norm=False),
-            action=MixtureConfig(width=1024, mlp=4096),
-            layers=18,
-            heads=8,
-            kv_heads=1,
-            head_dim=256,
-            feature_layer=18,
-            softcap=50.0,
-        )
-        return cls(vision, joint, vocab_size=257_216, suffix_scale=32.0, time_max_period=10_000.0)
+from genvla.policy.siglip import Siglip
 
 
 class Projector(nn.Module):
@@ -105,35 +35,59 @@ class Projector(nn.Module):
         return self.linear(x)
 
 
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in fp32, whatever its weights are kept in and whatever autocast says.
+
+    For the few numbers that enter and leave the model, actions and proprioception: bf16 keeps three digits of them.
+    """
+
+    def forward(self, x: Float[Tensor, "*b n"]) -> Float[Tensor, "*b m"]:
+        with nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False):
+            return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
 class ActionEncoder(nn.Module):
     """Noisy actions and flow time to tokens: linear_3(silu(linear_2([time, linear_1(action)])))."""
 
     def __init__(self, action_dim: int, width: int, *, time_first: bool) -> None:
         super().__init__()
         self.time_first = time_first
-        self.linear_1 = nn.Linear(action_dim, width)
+        self.linear_1 = Float32Linear(action_dim, width)
         self.linear_2 = nn.Linear(2 * width, width)
         self.linear_3 = nn.Linear(width, width)
 
     def forward(self, actions: Float[Tensor, "b c a"], time: Float[Tensor, "b f"]) -> Float[Tensor, "b c f"]:
+        """time: its embedding. Both in fp32; the tokens are in the weights' precision."""
         embedded = self.linear_1(actions)
         time = time[:, None].expand_as(embedded)
-        both = (time, embedded) if self.time_first else (embedded, time)
-        return self.linear_3(F.silu(self.linear_2(torch.cat(both, dim=-1))))
+        both = torch.cat((time, embedded) if self.time_first else (embedded, time), dim=-1)
+        return self.linear_3(F.silu(self.linear_2(both.to(self.linear_2.weight.dtype))))
 
 
-def sinusoid(tau: Float[Tensor, " b"], width: int, max_period: float) -> Float[Tensor, "b width"]:
-    """[sin, cos] of tau * max_period^(-i / (width/2 - 1)), in fp32 (open-pi-zero: no factor of 2 pi)."""
-    steps = torch.linspace(0, 1, width // 2, device=tau.device, dtype=torch.float32)
-    angles = tau.float()[:, None] * max_period**-steps
+def sinusoid(time: Float[Tensor, " b"], width: int, max_period: float) -> Float[Tensor, "b width"]:
+    """[sin, cos] of time * max_period^(-i / (width/2 - 1)), in fp32 (open-pi-zero: no factor of 2 pi)."""
+    steps = torch.linspace(0, 1, width // 2, device=time.device, dtype=torch.float32)
+    angles = time.float()[:, None] * max_period**-steps
     return torch.cat((angles.sin(), angles.cos()), dim=-1)
 
 
-def openpi_sinusoid(tau: Float[Tensor, " b"], width: int) -> Float[Tensor, "b width"]:
-    """openpi's embedding of its own time 1 - tau: [sin, cos] of 2 pi (1 - tau) / period, periods geometric from 0.004 to 4."""
-    steps = torch.linspace(0, 1, width // 2, device=tau.device, dtype=torch.float64)
-    angles = 2 * math.pi * (1 - tau.double())[:, None] / (4e-3 * 1e3**steps)
+def openpi_sinusoid(
+    time: Float[Tensor, " b"], width: int, min_period: float = 4e-3, max_period: float = 4.0
+) -> Float[Tensor, "b width"]:
+    """[sin, cos] of 2 pi time / period, periods geometric from min_period to max_period (openpi), in fp64, rounded to fp32."""
+    steps = torch.linspace(0, 1, width // 2, device=time.device, dtype=torch.float64)
+    angles = 2 * math.pi * time.double()[:, None] / (min_period * (max_period / min_period) ** steps)
     return torch.cat((angles.sin(), angles.cos()), dim=-1).float()
+
+
+def drop_absent_cameras(inputs: PolicyInputs) -> PolicyInputs:
+    """Without the cameras that no sample of the batch has. With several cameras, waits for the device to know which."""
+    if inputs.image_mask.shape[1] == 1 or inputs.image_mask.is_meta:
+        return inputs
+    present = [i for i, there in enumerate(inputs.image_mask.any(0).tolist()) if there]
+    if len(present) == inputs.image_mask.shape[1]:
+        return inputs
+    return replace(inputs, images=inputs.images[:, present], image_mask=inputs.image_mask[:, present])
 
 
 class Pi0(nn.Module):
@@ -147,41 +101,140 @@ class Pi0(nn.Module):
         self.vision_tower = Siglip(config.vision)
         self.multi_modal_projector = Projector(config.vision.width, vlm)
         self.joint_model = JointTransformer(config.joint)
-        self.proprio_encoder = nn.Linear(config.proprio_dim, expert)
+        self.proprio_encoder = Float32Linear(config.proprio_dim, expert)
         self.action_encoder = ActionEncoder(config.action_dim, expert, time_first=config.time_first)
-        self.action_decoder = nn.Linear(expert, config.action_dim)
+        self.action_decoder = Float32Linear(expert, config.action_dim)
+        self._compiled: dict[str, Callable[..., Any]] = {}
+        self._compiled_sizes: frozenset[int] | None = None
+        self._cuda_graphs = False
         initialise(self)
 
+    def compile_functions(self, *, mode: str | None = None, sizes: Collection[int] | None = None, **options: Any) -> None:
+        """Compile what `encode` and `velocity` compute, with static shapes; mode and options are those of torch.compile.
+
+        sizes: the batch sizes to compile for; others are computed eagerly. None: any. Each shape is compiled once: keep batch
+        sizes, text lengths and the set of present cameras few. Which cameras are dropped is decided before the compiled part,
+        from the batch's mask, so a batch that lacks another camera is another shape; torch stops compiling after 8
+        (torch._dynamo.config.recompile_limit) and then computes eagerly.
+
+        With mode="reduce-overhead" (CUDA graphs) a prefix lives until the next `encode`, whose graph writes to the same memory:
+        clone what is to be kept longer.
+        """
+        self._cuda_graphs = mode in ("reduce-overhead", "max-autotune")
+        self._compiled_sizes = None if sizes is None else frozenset(sizes)
+        # Functions of the class, not bound to this object, so that a copy of the model computes with its own weights.
+        for function in (Pi0.prefix, Pi0._encode, Pi0._velocity):
+            self._compiled[function.__name__] = torch.compile(function, dynamic=False, mode=mode, **options)
+
+    @property
+    def compiled_sizes(self) -> frozenset[int]:
+        """The batch sizes that functions were compiled for, if they were for some in particular."""
+        return self._compiled_sizes or frozenset()
+
+    def _run(self, function: Callable[..., Any], rows: int, *tensors: Any, **options: Any) -> Any:
+        """A function of this class, compiled if it is for this many rows."""
+        if self._compiled_sizes is None or rows in self._compiled_sizes:
+            function = self._compiled.get(function.__name__, function)
+        return function(self, *tensors, **options)
+
     def encode(self, inputs: PolicyInputs, *, features: bool = True) -> Prefix:
-        """The prefix that `velocity` reads; with hidden states for the heads unless features is False."""
-        images = self._image_tokens(inputs.images)
-        text = self.embed_tokens(inputs.tokens) * self.embed_tokens.embedding_dim**0.5
-        per_image = self.config.vision.tokens
-        mask = torch.cat((inputs.image_mask.repeat_interleave(per_image, dim=1), inputs.token_mask), dim=1)
-        proprio = self.proprio_encoder(inputs.proprio.to(text.dtype))[:, None] * self.config.suffix_scale
+        """The prefix that `velocity` reads; with hidden states for the heads unless features is False.
+
+        Cameras that no sample has are dropped, not computed; one that a single sample lacks is masked, to the same effect. What
+        `inputs.frozen` holds is taken from there.
+        """
+        if self._cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        images, frozen = inputs.images, inputs.frozen
+        if frozen is None:
+            inputs = drop_absent_cameras(inputs)
+            images = inputs.images
+        else:
+            frozen = frozen.to(inputs.proprio.device)
+            if (context := frozen.context) is not None:
+                return self._run(Pi0.prefix, len(inputs), context, inputs.proprio, features=features)
+            images = images if frozen.vision is None else frozen.vision
+        tensors = (images, inputs.image_mask, inputs.tokens, inputs.token_mask, inputs.proprio)
+        return self._run(Pi0._encode, len(inputs), *tensors, features=features)
+
+    def velocity(self, actions: Float[Tensor, "b c a"], tau: Float[Tensor, " b"], prefix: Prefix) -> Float[Tensor, "b c a"]:
+        """Flow velocity of noisy actions at time tau, in fp32."""
+        return self._run(Pi0._velocity, len(actions), actions, tau, prefix)
+
+    def vision_tokens(self, images: UInt8[Tensor, "b n h w 3"]) -> Float[Tensor, "b nt d"]:
+        """The vision tower's tokens of all cameras."""
+        b, n, h, w, _ = images.shape
+        size = self.config.vision.image_size
+        if (h, w) != (size, size):
+            raise UserError(f"images: found {h} x {w} pixels, want {size} x {size}")
+        dtype = self.vision_tower.vision_model.embeddings.position_embedding.weight.dtype
+        pixels = images.reshape(b * n, h, w, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
+        tokens = self.vision_tower(pixels.to(dtype))
+        return tokens.reshape(b, n * tokens.shape[1], tokens.shape[2])
+
+    def image_tokens(self, images: UInt8[Tensor, "b n h w 3"]) -> Float[Tensor, "b nt e"]:
+        """What the VLM reads of the images: vision tower and projector."""
+        return self.project(self.vision_tokens(images))
+
+    def project(self, vision: Float[Tensor, "b nt d"]) -> Float[Tensor, "b nt e"]:
+        """The vision tower's tokens as the VLM reads them."""
+        return self.multi_modal_projector(vision.to(self.multi_modal_projector.linear.weight.dtype))
+
+    def context(
+        self,
+        image_tokens: Float[Tensor, "b nt e"],
+        image_mask: Bool[Tensor, "b n"],
+        tokens: Int[Tensor, "b l"],
+        token_mask: Bool[Tensor, "b l"],
+        *,
+        features: bool,
+    ) -> Context:
+        """What image and text come to in the VLM; neither proprioception nor actions enter it."""
+        text = self.embed_tokens(tokens) * self.embed_tokens.embedding_dim**0.5
+        mask = torch.cat((image_mask.repeat_interleave(self.config.vision.tokens, dim=1), token_mask), dim=1)
+        together = torch.cat((image_tokens.to(text.dtype), text), dim=1)  # a projector that trains may be wider than a frozen VLM
+        return self.joint_model.context(together, mask, features=features)
+
+    def prefix(self, context: Context, proprio: Float[Tensor, "b p"], *, features: bool) -> Prefix:
+        """The context with proprioception after it."""
+        token = self.proprio_encoder(proprio)[:, None] * self.config.suffix_scale
         return self.joint_model.prefix(
-            torch.cat((images, text), dim=1),
-            proprio,
-            mask,
+            context,
+            token.to(self.action_encoder.linear_2.weight.dtype),
             continue_positions=self.config.positions == "continue",
             features=features,
         )
 
-    def velocity(self, actions: Float[Tensor, "b c a"], tau: Float[Tensor, " b"], prefix: Prefix) -> Float[Tensor, "b c a"]:
-        """Flow velocity of noisy actions at time tau, in fp32."""
-        width, dtype = self.config.joint.action.width, self.action_decoder.weight.dtype
-        if self.config.time_embedding == "openpi":
-            time = openpi_sinusoid(tau, width)
+    def _encode(
+        self, images: Tensor, image_mask: Tensor, tokens: Tensor, token_mask: Tensor, proprio: Tensor, *, features: bool
+    ) -> Prefix:
+        """images: pixels, or the vision tower's tokens."""
+        image_tokens = self.project(images) if images.is_floating_point() else self.image_tokens(images)
+        context = self.context(image_tokens, image_mask, tokens, token_mask, features=features)
+        return self.prefix(context, proprio, features=features)
+
+    def _velocity(self, actions: Tensor, tau: Tensor, prefix: Prefix) -> Tensor:
+        config, forward = self.config, self.config.time_direction == "forward"
+        width, time = config.joint.action.width, tau if forward else 1 - tau.double()
+        if config.time_embedding == "openpi":
+            embedded = openpi_sinusoid(time, width, config.time_min_period, config.time_max_period)
         else:
-            time = sinusoid(tau, width, self.config.time_max_period)
-        tokens = self.action_encoder(actions.to(dtype), time.to(dtype)) * self.config.suffix_scale
-        return self.action_decoder(self.joint_model.actions(tokens, prefix)).float()
+            embedded = sinusoid(time, width, config.time_max_period)
+        tokens = self.action_encoder(actions, embedded) * config.suffix_scale
+        velocity = self.action_decoder(self.joint_model.actions(tokens, prefix))
+        return velocity if forward else -velocity
 
     def flow_loss(self, actions: Float[Tensor, "b c a"], prefix: Prefix, generator: torch.Generator) -> Float[Tensor, ""]:
         """Mean squared error of the velocity at tau = 0.999 (1 - z), z ~ Beta(1.5, 1), towards a1 - (1 - sigma) a0."""
-        uniform = torch.rand(len(actions), generator=generator, device=generator.device).to(actions.device)
+        shape, device = (len(actions),), generator.device
+        uniform = torch.rand(shape, generator=generator, device=device, dtype=torch.float32).to(actions.device)
         tau = 0.999 * (1 - uniform ** (1 / 1.5))  # Beta(1.5, 1) by inversion of its distribution function z^1.5
-        noise = gaussian(actions, generator)
+        return self.flow_loss_at(actions, gaussian(actions, generator), tau, prefix)
+
+    def flow_loss_at(
+        self, actions: Float[Tensor, "b c a"], noise: Float[Tensor, "b c a"], tau: Float[Tensor, " b"], prefix: Prefix
+    ) -> Float[Tensor, ""]:
+        """The same for given noise a0 and times."""
         noisy, target = flow_pair(noise, actions, tau, self.config.sigma_min)
         return F.mse_loss(self.velocity(noisy, tau, prefix), target)
 
@@ -192,15 +245,6 @@ class Pi0(nn.Module):
             tau = actions.new_full((len(actions),), step / steps)
             actions = actions + self.velocity(actions, tau, prefix) / steps
         return actions
-
-    def _image_tokens(self, images: UInt8[Tensor, "b n h w 3"]) -> Float[Tensor, "b nt e"]:
-        b, n, h, w, _ = images.shape
-        size = self.config.vision.image_size
-        if (h, w) != (size, size):
-            raise UserError(f"images: found {h} x {w} pixels, want {size} x {size}")
-        dtype = self.multi_modal_projector.linear.weight.dtype
-        pixels = images.reshape(b * n, h, w, 3).permute(0, 3, 1, 2).to(dtype) / 127.5 - 1
-        return self.multi_modal_projector(self.vision_tower(pixels)).reshape(b, -1, self.embed_tokens.embedding_dim)
 
 
 def flow_pair(
@@ -216,7 +260,7 @@ def gaussian(like: Tensor, generator: torch.Generator | None) -> Tensor:
     """Standard normal fp32 noise of like's shape on like's device, whichever device the generator is on."""
     if generator is None:  # torch's global generator would make the run depend on everything before
         raise ValueError("a generator is needed to draw noise")
-    return torch.randn(like.shape, generator=generator, device=generator.device).to(like.device)
+    return torch.randn(like.shape, generator=generator, device=generator.device, dtype=torch.float32).to(like.device)
 
 
 def initialise(model: Pi0) -> None:

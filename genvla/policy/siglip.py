@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genvla.errors import UserError
+from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend
 
 
@@ -122,7 +123,7 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
-class Layer(nn.Module):
+class Layer(CheckpointedLayer):
     """Pre-norm transformer layer."""
 
     def __init__(self, config: SiglipConfig) -> None:

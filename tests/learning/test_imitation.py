@@ -15,9 +15,9 @@ from genvla.learning.checkpoints import Checkpoints
 from genvla.learning.demonstrations import DemonstrationDataModule, DemonstrationSet
 from genvla.learning.imitation import ImitationModule
 from genvla.learning.loop import Loop, TrainingConfig
-from genvla.learning.policy_module import part_of
 from genvla.learning.pretrain import new_policy
 from genvla.policy.checkpoints import load_policy
+from genvla.policy.finetuning import part_of
 from genvla.policy.flow_policy import FlowPolicyConfig
 from genvla.seeding import generator
 from genvla.sim.expert import Demonstration

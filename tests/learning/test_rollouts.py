@@ -45,7 +45,7 @@ def test_the_buffer_holds_what_happened() -> None:
     assert buffer.usable().all()
     assert len(rollout.episodes) == int((buffer.terminated | buffer.truncated).sum())
     assert sum(record.success_once for record in rollout.episodes) == int(buffer.terminated.sum())
-    values = module.value(type(buffer.inputs)(**{name: value[4] for name, value in vars(buffer.inputs).items()}))
+    values = module.value(buffer.inputs[4])
     torch.testing.assert_close(values, buffer.value[4])
     assert (buffer.final_value != 0).equal(buffer.truncated)
     # The goal is over before the toy's clock: its last observation is valued, not the next episode's first.

@@ -19,7 +19,7 @@ def uncached_velocity(model: Pi0, inputs, actions: torch.Tensor, tau: torch.Tens
     config, joint = model.config, model.joint_model
     vlm, expert = joint.mixtures["vlm"], joint.mixtures["action"]
     text = model.embed_tokens(inputs.tokens) * config.joint.vlm.width**0.5
-    tokens = torch.cat((model._image_tokens(inputs.images), text), dim=1)
+    tokens = torch.cat((model.image_tokens(inputs.images), text), dim=1)
     valid = torch.cat((inputs.image_mask.repeat_interleave(config.vision.tokens, 1), inputs.token_mask), 1)
     time = sinusoid(tau, config.joint.action.width, config.time_max_period)
     suffix = (
