@@ -60,7 +60,7 @@ def test_killed_and_resumed_equals_uninterrupted(config: Path) -> None:
     command = [sys.executable, "-m", "genvla.cli", "fit", "--config", str(config), "--run_dir", "killed"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not (Path("killed") / "checkpoints" / "last").exists():
             assert process.poll() is None and time.monotonic() < deadline, "it did not get to its first checkpoint"
             time.sleep(0.05)
