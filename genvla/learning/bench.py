@@ -1,0 +1,256 @@
+"""What an update costs: `genvla bench update`, and with --estimate what it would."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from genvla.errors import UserError
+from genvla.learning.checkpoints import Checkpoints
+from genvla.learning.loop import Loop, TrainingConfig
+from genvla.learning.module import PPOFlowModule
+from genvla.learning.rollouts import Decisions
+from genvla.learning.runs import HardwareConfig
+from genvla.policy.finetuning import VARIANTS, Finetuning, apply_finetuning
+from genvla.policy.flops import peak_flops, synchronise, update_flops
+from genvla.policy.memory import CONTEXT, GIB, GPU_GIB, MARGIN, MemoryPlan, Precision, gpu_memory, plan_update
+from genvla.policy.pi0_config import Pi0Config
+from genvla.policy.synthetic import fresh_policy, machine, preset, random_chain, random_inputs, whole_numbers, write_json
+
+SHOWN_GPUS = ("RTX 4090", "RTX 6000 Ada", "H100 80GB")
+
+
+def bench_update(
+    model: str = "mid",
+    variants: str = "full_expert",
+    micro_batch: str = "8",
+    checkpointing: bool = False,
+    device: str = "auto",
+    precision: Precision = "32-true",
+    threads: int | None = None,
+    rounds: int = 5,
+    estimate: bool = False,
+    gpu: str | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
+    """Times updates of PPOFlow on made-up decisions in several fine-tuning variants, in turns, or estimates their memory.
+
+    An update is one optimizer step of one micro-batch, as `fit` makes it: loss, gradients, clipping, AdamW, at K = 1. Prints
+    samples per second, peak memory, and the share of the device's arithmetic that goes into what must be computed.
+
+    Args:
+        model: tiny, mid, open_pi_zero or openpi, with random weights.
+        variants: names in configs/variants, or everything.
+        micro_batch: samples at once; several, as in 4,8, are tried one after the other.
+        checkpointing: keep only the inputs of layers for the way back.
+        device: auto, cpu or cuda.
+        precision: of the arithmetic. With bf16-mixed frozen weights are bfloat16 and trained ones float32.
+        threads: of arithmetic on the CPU; null for one per physical core.
+        rounds: updates of each, after one that is not counted.
+        estimate: run nothing, and tell the memory by part and the largest micro-batch that fits.
+        gpu: estimate for this GPU, or one of so much memory, as in "24 GiB"; null for some that are common.
+        output: JSON file for all numbers.
+    """
+    shape, sizes = preset(model), whole_numbers("micro_batch", micro_batch)
+    names = variants.split(",")
+    for name in names:
+        if name not in VARIANTS:
+            raise UserError(f"variants: found {name!r}, want some of {', '.join(VARIANTS)}")
+    whole_numbers("rounds", str(rounds))
+    if estimate:
+        wanted = {name: gpu_memory(name) for name in ([gpu] if gpu is not None else SHOWN_GPUS)}
+        result = estimate_update(model, shape, names, sizes, precision, wanted)
+    else:
+        result = time_updates(model, shape, names, sizes, checkpointing, device, precision, threads, rounds)
+    write_json(output, result)
+    return result
+
+
+def finetuning_for(variant: str, precision: Precision) -> Finetuning:
+    """A variant, its weights in the types that go with a precision."""
+    mixed = precision == "bf16-mixed"
+    types: dict[str, Any] = {"frozen_dtype": "bfloat16", "trainable_dtype": "float32"} if mixed else {}
+    return replace(VARIANTS[variant], **types)
+
+
+def time_updates(
+    name: str,
+    model: Pi0Config,
+    variants: list[str],
+    sizes: list[int],
+    checkpointing: bool,
+    device: str,
+    precision: Precision,
+    threads: int | None,
+    rounds: int,
+) -> dict[str, Any]:
+    """Runs every variant with every micro-batch. One is there at a time: on a GPU two might not fit."""
+    accelerator = {"cuda": "gpu"}.get(device, device)
+    hardware = HardwareConfig(accelerator, precision=precision, threads=threads, activation_checkpointing=checkpointing)
+    target = hardware.fabric().device
+    peak, source = peak_flops(target, torch.float32 if precision == "32-true" else torch.bfloat16)
+    result: dict[str, Any] = {
+        "model": name,
+        "precision": precision,
+        "checkpointing": checkpointing,
+        "machine": machine(target),
+        "peak_tflops": peak / 1e12,
+        "peak_from": source,
+        "memory": "allocated on the GPU" if target.type == "cuda" else "growth of the process, rough",
+        "updates": [],
+    }
+    for variant in variants:
+        flops = update_flops(model, finetuning_for(variant, precision))
+        for size in sizes:
+            seconds, memory = run_updates(model, finetuning_for(variant, precision), hardware, size, rounds)
+            middle = sorted(seconds)[len(seconds) // 2]
+            result["updates"].append(
+                {
+                    "variant": variant,
+                    "micro_batch": size,
+                    "seconds": seconds,
+                    "samples_per_s": size / middle,
+                    "peak_memory_gib": None if memory is None else memory / GIB,
+                    "gflops_per_sample": flops / 1e9,
+                    "utilisation": flops * size / middle / peak,
+                }
+            )
+    result["load_average_after"] = machine(target)["load_average"]
+    print_updates(result)
+    return result
+
+
+def run_updates(
+    model: Pi0Config, finetuning: Finetuning, hardware: HardwareConfig, size: int, rounds: int
+) -> tuple[list[float], int | None]:
+    """Seconds of updates, and the most memory taken, in bytes, the policy's own included."""
+    fabric = hardware.fabric()
+    start = reset_peak(fabric.device)
+    policy = fresh_policy(model, fabric.device if fabric.device.type == "cuda" else "cpu").train()
+    apply_finetuning(policy, finetuning)
+    hardware.prepare(policy)
+    data = MadeUpDecisions(model, size, fabric.device)
+    with tempfile.TemporaryDirectory() as folder:
+        loop = Loop(fabric, PPOFlowModule(policy), data, TrainingConfig(iterations=1), Checkpoints(Path(folder), keep=1))
+        with fabric.autocast():
+            data.decisions.inputs = policy.keep_frozen(data.decisions.inputs)
+        seconds = []
+        for _ in range(rounds + 1):
+            synchronise(fabric.device)
+            began = perf_counter()
+            loop.update()
+            synchronise(fabric.device)
+            seconds.append(perf_counter() - began)
+    return seconds[1:], peak_since(start, fabric.device)
+
+
+class MadeUpDecisions:
+    """One minibatch of decisions of K = 1; what the training loop asks for data."""
+
+    def __init__(self, model: Pi0Config, size: int, device: torch.device) -> None:
+        draw = torch.linspace(-1, 1, size, device=device)
+        inputs, chain = random_inputs(model, size, device=device), random_chain(model, size, 1, device)
+        self.decisions = Decisions(inputs, chain, -30.0 + draw, draw, draw.abs())
+
+    def collect(self, module: Any, iteration: int) -> dict[str, Any]:
+        return {}
+
+    def train_dataloader(self) -> Iterator[Decisions]:
+        yield self.decisions
+
+
+def reset_peak(device: torch.device) -> int | None:
+    """Starts to look for the most memory taken. Returns what is taken now, where that can be told."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak of the resident set starts anew
+    except OSError:
+        return None
+    return _resident("VmRSS")
+
+
+def peak_since(start: int | None, device: torch.device) -> int | None:
+    """The most memory taken since, less what was taken then."""
+    if start is None:
+        return None
+    return (torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")) - start
+
+
+def _resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+
+
+def estimate_update(
+    name: str, model: Pi0Config, variants: list[str], sizes: list[int], precision: Precision, gpus: dict[str, float]
+) -> dict[str, Any]:
+    """Plans of every variant, with and without activation checkpointing."""
+    result: dict[str, Any] = {"model": name, "precision": precision, "gpus_gib": gpus, "plans": []}
+    console = Console()
+    for variant in variants:
+        for frugal in (False, True):
+            plan = plan_update(model, finetuning_for(variant, precision), precision, checkpointing=frugal)
+            result["plans"].append(
+                {
+                    "variant": variant,
+                    "checkpointing": frugal,
+                    **asdict(plan),
+                    "total_gib": {size: plan.total(size) / GIB for size in sizes},
+                    "largest_micro_batch": {gpu: plan.largest_micro_batch(gib) for gpu, gib in gpus.items()},
+                }
+            )
+            title = f"{name}, {variant}, {precision}, {'with' if frugal else 'without'} activation checkpointing"
+            console.print(plan_table(plan, title, sizes, gpus))
+    console.print(
+        f"GiB; {CONTEXT:g} GiB is allowed for CUDA and {100 * MARGIN:.0f} % of the memory left free. Time is not estimated: "
+        "measure it with `genvla bench update` on the GPU.",
+        soft_wrap=True,
+    )
+    return result
+
+
+def plan_table(plan: MemoryPlan, title: str, sizes: list[int], gpus: dict[str, float]) -> Table:
+    """A plan by part."""
+    table = Table(box=box.SIMPLE, title=title)
+    table.add_column("part")
+    table.add_column("GiB", justify="right")
+    rows: list[tuple[str, float]] = [(f"weights, {kind}", size) for kind, size in sorted(plan.weights.items())]
+    rows += [("gradients", plan.gradients), ("AdamW's moments", plan.adam), ("the same at any micro-batch", plan.fixed)]
+    rows += [("kept for the way back, per sample", plan.saved), ("working memory, per sample", plan.working)]
+    rows += [("frozen cache, per decision (not in the sum)", plan.frozen_cache)]
+    rows += [(f"all, micro-batch {size}, with CUDA", plan.total(size)) for size in sizes]
+    for name, size in rows:
+        table.add_row(name, f"{size / GIB:.2f}" if size >= GIB / 10 else f"{size / GIB:.4f}")
+    for gpu, gib in gpus.items():
+        memory = f"{gpu} ({gib:g} GiB)" if gpu in GPU_GIB else f"{gib:g} GiB"
+        table.add_row(f"largest micro-batch, {memory}", str(plan.largest_micro_batch(gib)), style="bold")
+    return table
+
+
+def print_updates(result: dict[str, Any]) -> None:
+    """The table of a run."""
+    table = Table(box=box.SIMPLE, title=f"{result['model']}, {result['precision']}")
+    columns = ("variant", "micro-batch", "samples/s", "peak GiB", "GFLOP per sample", "utilisation")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "variant" else "right")
+    for row in result["updates"]:
+        memory = "" if row["peak_memory_gib"] is None else f"{row['peak_memory_gib']:.2f}"
+        figures = (f"{row['samples_per_s']:.2f}", memory, f"{row['gflops_per_sample']:.1f}", f"{100 * row['utilisation']:.0f} %")
+        table.add_row(row["variant"], str(row["micro_batch"]), *figures)
+    console = Console()
+    console.print(table)
+    console.print(
+        f"memory: {result['memory']}; utilisation of {result['peak_tflops']:.3g} TFLOP/s ({result['peak_from']})", soft_wrap=True
+    )
