@@ -24,7 +24,8 @@ from genvla.policy.finetuning import VARIANTS, Finetuning, apply_finetuning
 from genvla.policy.flops import peak_flops, synchronise, update_flops
 from genvla.policy.memory import CONTEXT, GIB, GPU_GIB, MARGIN, MemoryPlan, Precision, gpu_memory, plan_update
 from genvla.policy.pi0_config import Pi0Config
-from genvla.policy.synthetic import fresh_policy, machine, preset, random_chain, random_inputs, whole_numbers, write_json
+from genvla.policy.synthetic import fresh_policy, machine, preset, random_inputs, whole_numbers, write_json
+from genvla.seeding import generator
 
 SHOWN_GPUS = ("RTX 4090", "RTX 6000 Ada", "H100 80GB")
 
@@ -138,11 +139,11 @@ def run_updates(
     policy = fresh_policy(model, fabric.device if fabric.device.type == "cuda" else "cpu").train()
     apply_finetuning(policy, finetuning)
     hardware.prepare(policy)
-    data = MadeUpDecisions(model, size, fabric.device)
     with tempfile.TemporaryDirectory() as folder:
+        data = MadeUpDecisions()
         loop = Loop(fabric, PPOFlowModule(policy), data, TrainingConfig(iterations=1), Checkpoints(Path(folder), keep=1))
-        with fabric.autocast():
-            data.decisions.inputs = policy.keep_frozen(data.decisions.inputs)
+        with loop._autocast():
+            data.collect(loop.module, size)
         seconds = []
         for _ in range(rounds + 1):
             synchronise(fabric.device)
@@ -154,14 +155,18 @@ def run_updates(
 
 
 class MadeUpDecisions:
-    """One minibatch of decisions of K = 1; what the training loop asks for data."""
+    """One minibatch of decisions on random observations; what the training loop asks for data."""
 
-    def __init__(self, model: Pi0Config, size: int, device: torch.device) -> None:
+    decisions: Decisions
+
+    @torch.no_grad()
+    def collect(self, module: PPOFlowModule, size: int) -> dict[str, Any]:
+        """Lets the policy decide `size` times; half of it turns out well."""
+        device = next(module.policy.parameters()).device
+        inputs = module.keep_frozen(random_inputs(module.policy.model_config, size, device=device))
+        output = module.act(inputs, generator("cpu", 0, "made-up decisions"))
         draw = torch.linspace(-1, 1, size, device=device)
-        inputs, chain = random_inputs(model, size, device=device), random_chain(model, size, 1, device)
-        self.decisions = Decisions(inputs, chain, -30.0 + draw, draw, draw.abs())
-
-    def collect(self, module: Any, iteration: int) -> dict[str, Any]:
+        self.decisions = Decisions(inputs, output.chain, output.log_prob, draw, draw.abs())
         return {}
 
     def train_dataloader(self) -> Iterator[Decisions]:

@@ -70,8 +70,8 @@ def bench_policy(
         compile: time the compiled policy too, compiled in this mode of torch.compile.
         threads: of arithmetic on the CPU; null for torch's choice.
         rounds: how often each is timed, after two that are not counted.
-        reference: compare with transformers' own pi0 of the same sizes, weights, inputs and noise, in openpi's conventions, with the
-            prefix cached on both sides, at ten steps, in turns within the same run.
+        reference: compare with transformers' own pi0 of the same sizes, weights, inputs and noise, in openpi's conventions, at ten
+            steps with the prefix cached on both sides, in turns within the same run.
         output: JSON file for all times.
     """
     numbers, target = whole_numbers("steps", steps), device_of(device)

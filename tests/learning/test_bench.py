@@ -9,16 +9,18 @@ import yaml
 
 from genvla.cli import main
 from genvla.learning.bench import MadeUpDecisions, bench_update, peak_since, reset_peak
+from genvla.learning.module import PPOFlowModule
 from genvla.policy.finetuning import VARIANTS, Finetuning
 from genvla.policy.flops import update_flops
 from genvla.policy.pi0 import Pi0Config
+from genvla.policy.synthetic import fresh_policy
 
 FOLDER = Path(__file__).parents[2] / "configs" / "variants"
 
 
 def test_variants_are_those_that_are_shipped() -> None:
     shipped = {path.stem: Finetuning(**yaml.safe_load(path.read_text())["finetuning"]) for path in FOLDER.glob("*.yaml")}
-    assert VARIANTS == {"everything": Finetuning(), **shipped}
+    assert shipped | {"everything": Finetuning()} == VARIANTS
 
 
 def test_updates_are_timed_and_written_down(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,9 +62,13 @@ def test_updates_change_the_policy_and_every_one_is_timed(monkeypatch: pytest.Mo
 
 
 def test_made_up_decisions_are_rows_of_an_update() -> None:
-    (decisions,) = MadeUpDecisions(Pi0Config.tiny(), 5, torch.device("cpu")).train_dataloader()
+    data, module = MadeUpDecisions(), PPOFlowModule(fresh_policy(Pi0Config.tiny()))
+    data.collect(module, 5)
+    (decisions,) = data.train_dataloader()
     assert len(decisions) == 5 and decisions.chain.shape == (5, 2, 4, 7)
     assert decisions.advantage.mean().abs() < 1e-6
+    _, metrics = module.ppo_loss(decisions)
+    assert metrics["log_ratio_rms"] < 1e-4  # nothing is clipped away
 
 
 def test_the_peak_is_that_since_it_was_reset() -> None:

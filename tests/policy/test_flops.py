@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,8 +13,8 @@ from genvla.policy.pi0 import Pi0Config
 
 
 def test_full_size_is_as_published() -> None:
-    """GFLOP of one sample of one camera, 276 image and text tokens: SigLIP So400m, projector, Gemma 2B, one denoising step of four
-    actions. From the shapes: Gemma without what its last layer does after keys and values, and attention over 276 keys."""
+    """GFLOP of one sample of one camera, 276 image and text tokens: SigLIP So400m, projector, Gemma 2B, one step of four actions.
+    From the shapes: Gemma without what its last layer does after keys and values, and attention over 276 keys."""
     found = forward_flops(Pi0Config.open_pi_zero())
     for part, gflop in {"vision": 219.0, "projector": 1.2, "vlm": 1047.3, "proprio": 0.6, "step": 2.7}.items():
         assert found[part] / 1e9 == pytest.approx(gflop, rel=0.02 if gflop > 2 else 0.06), part
@@ -29,14 +31,16 @@ def test_the_language_model_is_counted_as_by_hand() -> None:
 
 
 def test_what_is_frozen_is_not_counted() -> None:
-    """Gradients of activations alone cost as much as the forward pass, those of weights as much again, and a frozen VLM nothing."""
+    """Gradients of activations cost as much as the forward pass, those of weights as much again, and a frozen VLM nothing."""
     model = Pi0Config.mid()
+    model = replace(model, vision=replace(model.vision, layers=2), joint=replace(model.joint, layers=4, feature_layer=3))
     forward = sum(forward_flops(model).values())
-    cost = {name: update_flops(model, VARIANTS[name]) / forward for name in VARIANTS}
-    assert 2.9 < cost["everything"] < 3.6
-    assert 2.0 < cost["full_expert"] < 2.6
-    assert cost["frozen_siglip_lora_gemma_lora_expert"] < cost["lora_vlm_lora_expert"] <= cost["full_expert"] * 1.05
-    assert cost["frozen_vlm_full_expert"] < 0.02
+    names = ("everything", "full_expert", "frozen_siglip_lora_gemma_lora_expert", "frozen_vlm_full_expert")
+    cost = {name: update_flops(model, VARIANTS[name]) / forward for name in names}
+    assert 2.8 < cost["everything"] < 3.1
+    assert 2.0 < cost["full_expert"] < 2.4
+    assert 1.5 < cost["frozen_siglip_lora_gemma_lora_expert"] < cost["full_expert"]
+    assert 0 < cost["frozen_vlm_full_expert"] < 0.02
     assert update_flops(model, VARIANTS["full_expert"], steps=4) > update_flops(model, VARIANTS["full_expert"])
 
 
