@@ -137,7 +137,8 @@ def _shoot(
         camera.set_perspective_parameters(0.01, 20.0, focal, focal, width / 2 + x, height / 2 + y, 0.0)
         world.update_render()
         camera.take_picture()
-        total += np.clip(camera.get_picture("Color")[..., :3], 0, 1)
+        color = camera.get_picture("Color")[..., :3]  # bytes where ManiSkill set the process's format, else floats
+        total += color / 255 if color.dtype == np.uint8 else np.clip(color, 0, 1)
     return np.round(total / passes * 255).astype(np.uint8)
 
 

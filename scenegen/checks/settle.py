@@ -128,7 +128,8 @@ def _judge(names: Sequence[str], wanted: Sequence[int], motions: Sequence[Motion
     for i, name in enumerate(names):
         if not resting[:, i].all():
             moved = f"moves {min(drift[:, i].max(), 10.0) * 1e3:.0f} mm, tilts {tilt[:, i].max():.0f} deg"
-            findings.need(False, f"{name} does not stay: {moved}, ends at {speed[:, i].max():.3f} m/s")
+            ends = f"ends at {speed[:, i].max() * 1e3:.1f} mm/s and {spin[:, i].max():.3f} rad/s"
+            findings.need(False, f"{name} does not stay: {moved}, {ends}")
         elif not held[:, i].all():
             findings.need(False, f"{name} does not come to rest on {_below(names, wanted[i])}")
 
