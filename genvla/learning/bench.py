@@ -6,13 +6,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from genvla.errors import UserError
 from genvla.learning.checkpoints import Checkpoints
@@ -21,13 +20,15 @@ from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import Decisions
 from genvla.learning.runs import HardwareConfig
 from genvla.policy.finetuning import VARIANTS, Finetuning, apply_finetuning
-from genvla.policy.flops import peak_flops, synchronise, update_flops
-from genvla.policy.memory import CONTEXT, GIB, GPU_GIB, MARGIN, MemoryPlan, Precision, gpu_memory, plan_update
+from genvla.policy.flops import update_flops
+from genvla.policy.measuring import Rows, counted, machine, peak_flops, print_table, synchronise, whole_numbers, write_json
+from genvla.policy.memory import CONTEXT, GIB, MARGIN, Precision, gpu_memory, plan_update
 from genvla.policy.pi0_config import Pi0Config
-from genvla.policy.synthetic import fresh_policy, machine, preset, random_inputs, whole_numbers, write_json
+from genvla.policy.synthetic import fresh_policy, preset, random_inputs
 from genvla.seeding import generator
 
 SHOWN_GPUS = ("RTX 4090", "RTX 6000 Ada", "H100 80GB")
+ESTIMATE_NOTE = f"{CONTEXT:g} GiB is allowed for CUDA, and {100 * MARGIN:.0f} % of a GPU's memory is left free."
 
 
 def bench_update(
@@ -43,7 +44,7 @@ def bench_update(
     gpu: str | None = None,
     output: Path | None = None,
 ) -> dict[str, Any]:
-    """Times updates of PPOFlow on made-up decisions in several fine-tuning variants, in turns, or estimates their memory.
+    """Times updates of PPOFlow on made-up decisions in several fine-tuning variants, or estimates their memory.
 
     An update is one optimizer step of one micro-batch, as `fit` makes it: loss, gradients, clipping, AdamW, at K = 1. Prints
     samples per second, peak memory, and the share of the device's arithmetic that goes into what must be computed.
@@ -71,7 +72,9 @@ def bench_update(
         wanted = {name: gpu_memory(name) for name in ([gpu] if gpu is not None else SHOWN_GPUS)}
         result = estimate_update(model, shape, names, sizes, precision, wanted)
     else:
-        result = time_updates(model, shape, names, sizes, checkpointing, device, precision, threads, rounds)
+        accelerator = {"cuda": "gpu"}.get(device, device)
+        hardware = HardwareConfig(accelerator, precision=precision, threads=threads, activation_checkpointing=checkpointing)
+        result = time_updates(model, shape, names, sizes, hardware, rounds)
     write_json(output, result)
     return result
 
@@ -84,36 +87,27 @@ def finetuning_for(variant: str, precision: Precision) -> Finetuning:
 
 
 def time_updates(
-    name: str,
-    model: Pi0Config,
-    variants: list[str],
-    sizes: list[int],
-    checkpointing: bool,
-    device: str,
-    precision: Precision,
-    threads: int | None,
-    rounds: int,
+    name: str, model: Pi0Config, variants: list[str], sizes: list[int], hardware: HardwareConfig, rounds: int
 ) -> dict[str, Any]:
     """Runs every variant with every micro-batch. One is there at a time: on a GPU two might not fit."""
-    accelerator = {"cuda": "gpu"}.get(device, device)
-    hardware = HardwareConfig(accelerator, precision=precision, threads=threads, activation_checkpointing=checkpointing)
-    target = hardware.fabric().device
-    peak, source = peak_flops(target, torch.float32 if precision == "32-true" else torch.bfloat16)
+    device, precision = hardware.fabric().device, hardware.precision
+    peak, source = peak_flops(device, torch.float32 if precision == "32-true" else torch.bfloat16)
     result: dict[str, Any] = {
         "model": name,
         "precision": precision,
-        "checkpointing": checkpointing,
-        "machine": machine(target),
+        "checkpointing": hardware.activation_checkpointing,
+        "machine": machine(device),
         "peak_tflops": peak / 1e12,
         "peak_from": source,
-        "memory": "allocated on the GPU" if target.type == "cuda" else "growth of the process, rough",
+        "memory": "allocated on the GPU" if device.type == "cuda" else "growth of the process, rough",
         "updates": [],
     }
     for variant in variants:
-        flops = update_flops(model, finetuning_for(variant, precision))
+        finetuning = finetuning_for(variant, precision)
+        flops = update_flops(model, finetuning)
         for size in sizes:
-            seconds, memory = run_updates(model, finetuning_for(variant, precision), hardware, size, rounds)
-            middle = sorted(seconds)[len(seconds) // 2]
+            seconds, memory = run_updates(model, finetuning, hardware, size, rounds, variant)
+            middle = median(seconds)
             result["updates"].append(
                 {
                     "variant": variant,
@@ -125,13 +119,15 @@ def time_updates(
                     "utilisation": flops * size / middle / peak,
                 }
             )
-    result["load_average_after"] = machine(target)["load_average"]
-    print_updates(result)
+    result["load_average_after"] = machine(device)["load_average"]
+    title = f"{name}, {precision}, {'with' if hardware.activation_checkpointing else 'without'} activation checkpointing"
+    print_table(update_rows(result), title)
+    Console().print(update_note(result), soft_wrap=True)
     return result
 
 
 def run_updates(
-    model: Pi0Config, finetuning: Finetuning, hardware: HardwareConfig, size: int, rounds: int
+    model: Pi0Config, finetuning: Finetuning, hardware: HardwareConfig, size: int, rounds: int, title: str = "updates"
 ) -> tuple[list[float], int | None]:
     """Seconds of updates, and the most memory taken, in bytes, the policy's own included."""
     fabric = hardware.fabric()
@@ -140,12 +136,12 @@ def run_updates(
     apply_finetuning(policy, finetuning)
     hardware.prepare(policy)
     with tempfile.TemporaryDirectory() as folder:
-        data = MadeUpDecisions()
-        loop = Loop(fabric, PPOFlowModule(policy), data, TrainingConfig(iterations=1), Checkpoints(Path(folder), keep=1))
-        with loop._autocast():
-            data.collect(loop.module, size)
+        data, module = MadeUpDecisions(size), PPOFlowModule(policy)
+        loop = Loop(fabric, module, data, TrainingConfig(iterations=1), Checkpoints(Path(folder), keep=1))
+        with loop.autocast():
+            data.collect(module)
         seconds = []
-        for _ in range(rounds + 1):
+        for _ in counted(rounds + 1, f"{title}, micro-batch {size}"):
             synchronise(fabric.device)
             began = perf_counter()
             loop.update()
@@ -159,10 +155,13 @@ class MadeUpDecisions:
 
     decisions: Decisions
 
+    def __init__(self, size: int) -> None:
+        self.size = size
+
     @torch.no_grad()
-    def collect(self, module: PPOFlowModule, size: int) -> dict[str, Any]:
+    def collect(self, module: PPOFlowModule, iteration: int = 0) -> dict[str, Any]:
         """Lets the policy decide `size` times; half of it turns out well."""
-        device = next(module.policy.parameters()).device
+        size, device = self.size, next(module.policy.parameters()).device
         inputs = module.keep_frozen(random_inputs(module.policy.model_config, size, device=device))
         output = module.act(inputs, generator("cpu", 0, "made-up decisions"))
         draw = torch.linspace(-1, 1, size, device=device)
@@ -203,59 +202,47 @@ def estimate_update(
 ) -> dict[str, Any]:
     """Plans of every variant, with and without activation checkpointing."""
     result: dict[str, Any] = {"model": name, "precision": precision, "gpus_gib": gpus, "plans": []}
-    console = Console()
     for variant in variants:
         for frugal in (False, True):
             plan = plan_update(model, finetuning_for(variant, precision), precision, checkpointing=frugal)
-            result["plans"].append(
-                {
-                    "variant": variant,
-                    "checkpointing": frugal,
-                    **asdict(plan),
-                    "total_gib": {size: plan.total(size) / GIB for size in sizes},
-                    "largest_micro_batch": {gpu: plan.largest_micro_batch(gib) for gpu, gib in gpus.items()},
-                }
-            )
+            entry = {
+                "variant": variant,
+                "checkpointing": frugal,
+                **asdict(plan),
+                "total_gib": {str(size): plan.total(size) / GIB for size in sizes},
+                "largest_micro_batch": {gpu: plan.largest_micro_batch(gib) for gpu, gib in gpus.items()},
+            }
+            result["plans"].append(entry)
             title = f"{name}, {variant}, {precision}, {'with' if frugal else 'without'} activation checkpointing"
-            console.print(plan_table(plan, title, sizes, gpus))
-    console.print(
-        f"GiB; {CONTEXT:g} GiB is allowed for CUDA and {100 * MARGIN:.0f} % of the memory left free. Time is not estimated: "
-        "measure it with `genvla bench update` on the GPU.",
-        soft_wrap=True,
-    )
+            print_table(plan_rows(entry, gpus), title)
+    Console().print(f"{ESTIMATE_NOTE} Time is not estimated: measure it with `genvla bench update` on the GPU.", soft_wrap=True)
     return result
 
 
-def plan_table(plan: MemoryPlan, title: str, sizes: list[int], gpus: dict[str, float]) -> Table:
+def plan_rows(plan: dict[str, Any], gpus: dict[str, float]) -> Rows:
     """A plan by part."""
-    table = Table(box=box.SIMPLE, title=title)
-    table.add_column("part")
-    table.add_column("GiB", justify="right")
-    rows: list[tuple[str, float]] = [(f"weights, {kind}", size) for kind, size in sorted(plan.weights.items())]
-    rows += [("gradients", plan.gradients), ("AdamW's moments", plan.adam), ("the same at any micro-batch", plan.fixed)]
-    rows += [("kept for the way back, per sample", plan.saved), ("working memory, per sample", plan.working)]
-    rows += [("frozen cache, per decision (not in the sum)", plan.frozen_cache)]
-    rows += [(f"all, micro-batch {size}, with CUDA", plan.total(size)) for size in sizes]
-    for name, size in rows:
-        table.add_row(name, f"{size / GIB:.2f}" if size >= GIB / 10 else f"{size / GIB:.4f}")
+    parts = [(f"weights, {kind}", size) for kind, size in sorted(plan["weights"].items())]
+    parts += [("gradients", plan["gradients"]), ("AdamW's moments", plan["adam"]), ("casts, gradients under way", plan["fixed"])]
+    parts += [("kept for the way back, per sample", plan["saved"]), ("working memory, per sample", plan["working"])]
+    parts += [("frozen cache, per decision (not in the sum)", plan["frozen_cache"])]
+    parts += [(f"all, micro-batch {size}, with CUDA", gib * GIB) for size, gib in plan["total_gib"].items()]
+    rows = [["part", "GiB"], *([name, f"{size / GIB:.{2 if size >= GIB / 10 else 4}f}" if size else "0"] for name, size in parts)]
     for gpu, gib in gpus.items():
-        memory = f"{gpu} ({gib:g} GiB)" if gpu in GPU_GIB else f"{gib:g} GiB"
-        table.add_row(f"largest micro-batch, {memory}", str(plan.largest_micro_batch(gib)), style="bold")
-    return table
+        name = gpu if gpu.endswith("GiB") else f"{gpu} ({gib:g} GiB)"
+        rows.append([f"largest micro-batch, {name}", str(plan["largest_micro_batch"][gpu])])
+    return rows
 
 
-def print_updates(result: dict[str, Any]) -> None:
-    """The table of a run."""
-    table = Table(box=box.SIMPLE, title=f"{result['model']}, {result['precision']}")
-    columns = ("variant", "micro-batch", "samples/s", "peak GiB", "GFLOP per sample", "utilisation")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "variant" else "right")
+def update_rows(result: dict[str, Any]) -> Rows:
+    """What was measured, by variant and micro-batch."""
+    rows = [["variant", "micro-batch", "samples/s", "peak GiB", "GFLOP per sample", "utilisation"]]
     for row in result["updates"]:
         memory = "" if row["peak_memory_gib"] is None else f"{row['peak_memory_gib']:.2f}"
-        figures = (f"{row['samples_per_s']:.2f}", memory, f"{row['gflops_per_sample']:.1f}", f"{100 * row['utilisation']:.0f} %")
-        table.add_row(row["variant"], str(row["micro_batch"]), *figures)
-    console = Console()
-    console.print(table)
-    console.print(
-        f"memory: {result['memory']}; utilisation of {result['peak_tflops']:.3g} TFLOP/s ({result['peak_from']})", soft_wrap=True
-    )
+        figures = [f"{row['samples_per_s']:.2f}", memory, f"{row['gflops_per_sample']:.1f}", f"{100 * row['utilisation']:.0f} %"]
+        rows.append([row["variant"], str(row["micro_batch"]), *figures])
+    return rows
+
+
+def update_note(result: dict[str, Any]) -> str:
+    """How the figures are meant."""
+    return f"memory: {result['memory']}; utilisation of {result['peak_tflops']:.3g} TFLOP/s ({result['peak_from']})"

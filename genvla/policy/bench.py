@@ -11,31 +11,24 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from genvla.errors import UserError
 from genvla.policy.checkpoints import load_policy
-from genvla.policy.flops import forward_flops, synchronise
+from genvla.policy.flops import forward_flops
 from genvla.policy.flow_policy import FlowPolicy
+from genvla.policy.measuring import Rows, counted, device_of, machine, print_table, synchronise, whole_numbers, write_json
 from genvla.policy.pi0 import Pi0
-from genvla.policy.synthetic import (
-    device_of,
-    fresh_policy,
-    machine,
-    preset,
-    random_chain,
-    random_inputs,
-    whole_numbers,
-    write_json,
-)
+from genvla.policy.pi0_config import Pi0Config
+from genvla.policy.synthetic import fresh_policy, preset, random_chain, random_inputs
 from genvla.policy.transformers_pi0 import as_transformers, from_transformers, transformers_pi0, with_openpi_conventions
 
 PAPER = {10: (267.0, 172.0), 4: (153.0, 107.0), 2: (120.0, 86.0), 1: (98.0, 73.0)}
 """Milliseconds per chunk on an RTX 4090, eager and compiled (arXiv 2603.18532, table of inference latency over K)."""
 
 REFERENCE_STEPS = 10
+WARM_UP = 2
+"""Rounds that are not counted."""
 
 Timed = dict[str, Callable[[], object]]
 
@@ -70,8 +63,8 @@ def bench_policy(
         compile: time the compiled policy too, compiled in this mode of torch.compile.
         threads: of arithmetic on the CPU; null for torch's choice.
         rounds: how often each is timed, after two that are not counted.
-        reference: compare with transformers' own pi0 of the same sizes, weights, inputs and noise, in openpi's conventions, at ten
-            steps with the prefix cached on both sides, in turns within the same run.
+        reference: compare with transformers' own pi0 of the same sizes, weights, inputs and noise, in openpi's conventions: ten
+            steps, the prefix cached and neither compiled, in turns within the same run.
         output: JSON file for all times.
     """
     numbers, target = whole_numbers("steps", steps), device_of(device)
@@ -85,9 +78,8 @@ def bench_policy(
     policy = (fresh_policy(shape, target) if checkpoint is None else load_policy(checkpoint).to(target)).eval()
     policy.requires_grad_(False).to(getattr(torch, dtype))
     timed = decisions(policy, numbers, batch, cameras, target, compile)
-    difference = None
     if reference:
-        pair, difference = reference_pair(policy, batch, cameras, target, getattr(torch, dtype), compile)
+        pair, difference = reference_pair(policy.model_config, batch, cameras, target, getattr(torch, dtype))
         timed |= pair
     before = machine(target)
     times = in_turns(timed, rounds, target)
@@ -95,6 +87,7 @@ def bench_policy(
         "model": model if checkpoint is None else str(checkpoint),
         "parameters": sum(parameter.numel() for parameter in policy.pi0.parameters()),
         "gflops": {part: value / 1e9 for part, value in forward_flops(policy.model_config, cameras).items()},
+        "steps": numbers,
         "batch": batch,
         "cameras": cameras,
         "dtype": dtype,
@@ -105,8 +98,8 @@ def bench_policy(
         "summary": {name: summary(values) for name, values in times.items()},
     }
     if reference:
-        result["reference"] = speed_ratios(times, compile) | {"largest_difference_of_actions": difference}
-    report(result, numbers, compile)
+        result["reference"] = {**speed_ratio(times), "largest_difference_of_actions": difference}
+    report(result)
     write_json(output, result)
     return result
 
@@ -140,49 +133,42 @@ def staged(kind: str, compile: str | None, function: Callable[..., object], *arg
         return function(*arguments)
 
 
-def reference_pair(
-    policy: FlowPolicy, batch: int, cameras: int, device: torch.device, dtype: torch.dtype, compile: str | None = None
-) -> tuple[Timed, float]:
+def reference_pair(model: Pi0Config, batch: int, cameras: int, device: torch.device, dtype: torch.dtype) -> tuple[Timed, float]:
     """Ten integration steps in our pi0 and in transformers', which share their weights, and how far apart their actions are."""
-    config = with_openpi_conventions(policy.model_config)
+    config = with_openpi_conventions(model)
     with torch.random.fork_rng(), torch.device(device):
-        theirs = transformers_pi0(config, "sdpa")
+        theirs: Any = transformers_pi0(config, "sdpa")
     with torch.device("meta"):
         mine = Pi0(config)
     theirs.requires_grad_(False).to(dtype)
     mine.load_state_dict(from_transformers(theirs), assign=True)
     mine.eval().requires_grad_(False)
     inputs, noise = random_inputs(config, batch, cameras, device), random_chain(config, batch, 1, device)[:, 0]
-    arguments = as_transformers(inputs, config)
-    arguments |= {name: arguments[name].to(dtype) for name in ("pixel_values", "state")}
-    their_noise = noise.to(dtype)
+    arguments = as_transformers(inputs, config) | {"noise": noise}
+    arguments |= {name: arguments[name].to(dtype) for name in ("pixel_values", "state", "noise")}
 
     def here() -> torch.Tensor:
         return mine.integrate(noise, mine.encode(inputs, features=False), REFERENCE_STEPS)
 
     def there() -> torch.Tensor:
-        return theirs.sample_actions(**arguments, noise=their_noise, num_steps=REFERENCE_STEPS)
+        return theirs.sample_actions(**arguments, num_steps=REFERENCE_STEPS)
 
     with torch.inference_mode():
         difference = (here() - there()).abs().max().item()
-    if compile is not None:
-        mine.compile_functions(mode=compile)
-    timed: Timed = {f"ours {kind}": partial(staged, kind, compile, here) for kind in kinds(compile)}
-    timed["transformers eager"] = there
-    return timed, difference
+    return {"ours": here, "transformers": there}, difference
 
 
 @torch.inference_mode()
 def in_turns(timed: Timed, rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Milliseconds of each, one after the other in every round, so that a machine's moods meet all alike."""
+    """Milliseconds of each: all in every round, in the opposite order in the next, so that a machine's moods meet all alike."""
     times: dict[str, list[float]] = {name: [] for name in timed}
-    for number in range(rounds + 2):
-        for name, function in timed.items():
+    for number in counted(rounds + WARM_UP, "rounds"):
+        for name, function in list(timed.items())[:: -1 if number % 2 else 1]:
             synchronise(device)
             start = perf_counter()
             function()
             synchronise(device)
-            if number >= 2:
+            if number >= WARM_UP:
                 times[name].append(1e3 * (perf_counter() - start))
     return times
 
@@ -192,37 +178,42 @@ def summary(times: list[float]) -> dict[str, float]:
     return {"p50": float(np.percentile(times, 50)), "p95": float(np.percentile(times, 95)), "min": min(times)}
 
 
-def speed_ratios(times: dict[str, list[float]], compile: str | None) -> dict[str, Any]:
+def speed_ratio(times: dict[str, list[float]]) -> dict[str, Any]:
     """How many times faster than transformers: ratio of the medians, and quartiles of the rounds' own ratios."""
-    theirs, ratios = np.array(times["transformers eager"]), {}
-    for kind in kinds(compile):
-        mine = np.array(times[f"ours {kind}"])
-        quartiles = [float(value) for value in np.percentile(theirs / mine, (25, 50, 75))]
-        ratios[kind] = {"of_medians": float(np.median(theirs) / np.median(mine)), "quartiles_of_rounds": quartiles}
-    return ratios
+    mine, theirs = np.array(times["ours"]), np.array(times["transformers"])
+    quartiles = [float(value) for value in np.percentile(theirs / mine, (25, 50, 75))]
+    return {"of_medians": float(np.median(theirs) / np.median(mine)), "quartiles_of_rounds": quartiles}
 
 
-def report(result: dict[str, Any], steps: list[int], compile: str | None) -> None:
+def decision_rows(result: dict[str, Any], kind: str) -> Rows:
+    """Times by number of steps, with the paper's beside; kind: eager or compiled."""
+    found, steps, place = result["summary"], result["steps"], ("eager", "compiled").index(kind)
+    most, prefix = max(steps), found[f"prefix {kind}"]["p50"]
+    slowest = found[f"K={most} {kind}"]["p50"]
+    rows = [["K", "p50 ms", "p95 ms", "prefix", f"K={most} / K", "paper, ms", "paper, K=10 / K"]]
+    for k in steps:
+        middle, end = found[f"K={k} {kind}"]["p50"], found[f"K={k} {kind}"]["p95"]
+        paper = [f"{PAPER[k][place]:.0f}", f"{PAPER[10][place] / PAPER[k][place]:.2f}"] if k in PAPER else ["", ""]
+        own = [f"{middle:.1f}", f"{end:.1f}", f"{100 * prefix / middle:.0f} %", f"{slowest / middle:.2f}"]
+        rows.append([str(k), *own, *paper])
+    return rows
+
+
+def reference_rows(result: dict[str, Any]) -> Rows:
+    """Ours beside transformers'."""
+    ratio, rows = result["reference"], [["pi0, K=10", "p50 ms", "p95 ms", "speed", "quartiles of the rounds"]]
+    low, _, high = ratio["quartiles_of_rounds"]
+    for name, speed in (("transformers", ["1", ""]), ("ours", [f"{ratio['of_medians']:.2f}", f"{low:.2f} to {high:.2f}"])):
+        times = result["summary"][name]
+        rows.append([name, f"{times['p50']:.1f}", f"{times['p95']:.1f}", *speed])
+    return rows
+
+
+def report(result: dict[str, Any]) -> None:
     """Prints the tables."""
-    found, console, slowest = result["summary"], Console(), max(steps)
-    for place, kind in enumerate(kinds(compile)):
-        table = Table(box=box.SIMPLE, title=f"{result['model']}, {result['dtype']}, batch {result['batch']}, {kind}")
-        for column in ("K", "p50 ms", "p95 ms", "prefix", f"against K={slowest}", "paper ms", "paper against K=10"):
-            table.add_column(column, justify="right")
-        prefix, first = found[f"prefix {kind}"]["p50"], found[f"K={slowest} {kind}"]["p50"]
-        for k in steps:
-            middle, end = found[f"K={k} {kind}"]["p50"], found[f"K={k} {kind}"]["p95"]
-            paper = (f"{PAPER[k][place]:.0f}", f"{PAPER[10][place] / PAPER[k][place]:.2f}") if k in PAPER else ("", "")
-            table.add_row(
-                str(k), f"{middle:.1f}", f"{end:.1f}", f"{100 * prefix / middle:.0f} %", f"{first / middle:.2f}", *paper
-            )
-        console.print(table)
-    console.print("without the processor; the paper's: RTX 4090, 3.2 B parameters", soft_wrap=True)
-    for kind, ratio in result.get("reference", {}).items():
-        if isinstance(ratio, dict):
-            low, middle, high = ratio["quartiles_of_rounds"]
-            console.print(
-                f"ours {kind} against transformers' pi0 (eager), K={REFERENCE_STEPS}: {ratio['of_medians']:.2f} times the speed "
-                f"(rounds: {low:.2f} {middle:.2f} {high:.2f})",
-                soft_wrap=True,
-            )
+    for kind in kinds(result["compile"]):
+        title = f"{result['model']}, {result['dtype']}, batch {result['batch']}, {kind}; processor left out"
+        print_table(decision_rows(result, kind), title)
+    Console().print("the paper's: RTX 4090, 3.2 B parameters", soft_wrap=True)
+    if "reference" in result:
+        print_table(reference_rows(result), "against transformers' own pi0, equal sizes and weights, eager")

@@ -1,4 +1,4 @@
-"""Floating-point operations of pi0, two per multiplication and addition, and what devices can do of them in a second.
+"""Floating-point operations of pi0, two per multiplication and addition.
 
 Counted, not estimated: the model runs on the meta device, which has shapes and no numbers, and torch adds up what its matrix
 products and convolutions would take. Attention is counted in full, recomputation not.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter
 
 import torch
 
@@ -16,16 +15,6 @@ from genvla.policy.finetuning import Finetuning, apply_finetuning
 from genvla.policy.pi0 import Pi0
 from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.synthetic import TEXT_TOKENS, fresh_policy, random_chain, random_inputs
-
-PEAK_TFLOPS = {
-    "RTX 4090": 165.2,
-    "RTX 6000 Ada": 364.2,
-    "L40": 181.0,
-    "A100": 312.0,
-    "H100": 989.4,
-    "H200": 989.4,
-}
-"""Dense bf16 with fp32 accumulation, from the makers' data sheets; H100 and H200 as SXM modules."""
 
 
 def count(function: Callable[[], object]) -> int:
@@ -78,28 +67,3 @@ def update_flops(model: Pi0Config, finetuning: Finetuning, steps: int = 1) -> in
         (evaluation.log_prob.sum() + evaluation.value.sum()).backward()
 
     return count(update)
-
-
-def peak_flops(device: torch.device, dtype: torch.dtype) -> tuple[float, str]:
-    """Operations per second of a device, and where the figure is from: the table above for bf16, or a large matrix product, timed
-    here."""
-    if device.type == "cuda" and dtype == torch.bfloat16:
-        name = torch.cuda.get_device_name(device)
-        known = next((gpu for gpu in sorted(PEAK_TFLOPS, key=len, reverse=True) if gpu in name), None)
-        if known is not None:
-            return PEAK_TFLOPS[known] * 1e12, f"{known}, data sheet"
-    size, seconds = 8192 if device.type == "cuda" else 1536, []
-    matrix = torch.ones(size, size, device=device, dtype=dtype)
-    for _ in range(6):
-        synchronise(device)
-        start = perf_counter()
-        matrix @ matrix
-        synchronise(device)
-        seconds.append(perf_counter() - start)
-    return 2 * size**3 / min(seconds[1:]), f"measured, {size} x {size} product in {str(dtype).removeprefix('torch.')}"
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits until a GPU has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-from pathlib import Path
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -65,63 +59,3 @@ def random_chain(model: Pi0Config, batch: int, steps: int, device: torch.device 
     """Noise and samples of `steps` integration steps, [batch, steps + 1, horizon, action_dim]."""
     draw = generator("cpu", 0, "synthetic chain")
     return torch.randn(batch, steps + 1, model.horizon, model.action_dim, generator=draw).to(device)
-
-
-def whole_numbers(name: str, text: str) -> list[int]:
-    """ "10,4,2" as numbers of at least 1.
-
-    Raises:
-        UserError: it is something else.
-    """
-    try:
-        numbers = [int(word) for word in str(text).split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 1:
-        raise UserError(f"{name}: found {text!r}, want whole numbers of at least 1, as in 10,4,2,1")
-    return numbers
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What a measurement was made on, in words."""
-    model = "unknown"
-    if (info := Path("/proc/cpuinfo")).exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else platform.machine()
-    load = [round(value, 1) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load_average": load,
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "torch": torch.__version__,
-    }
-
-
-def device_of(name: str) -> torch.device:
-    """ "auto" takes a GPU where there is one.
-
-    Raises:
-        UserError: there is no such device here.
-    """
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device: {name!r} cannot be used here ({str(error).splitlines()[0]}), want auto, cpu or cuda") from error
-    return device
-
-
-def write_json(path: Path | None, document: Any) -> None:
-    """Writes raw numbers to a file, if one is given; whole or not at all."""
-    if path is None:
-        return
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"output: {path} cannot be written ({error.strerror})") from error

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from genvla.policy.finetuning import VARIANTS
-from genvla.policy.flops import forward_flops, peak_flops, update_flops
+from genvla.policy.flops import forward_flops, update_flops
+from genvla.policy.measuring import peak_flops
 from genvla.policy.pi0 import Pi0Config
 
 
