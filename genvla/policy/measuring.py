@@ -117,7 +117,7 @@ def print_table(rows: Rows, title: str) -> None:
     """On the terminal; the first column is words, the others are numbers."""
     table = Table(box=box.SIMPLE, title=title)
     for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left")
+        table.add_column(name, justify="right" if place else "left", no_wrap=place == 0)
     for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)
