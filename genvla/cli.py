@@ -23,8 +23,8 @@ class Command:
     help: str
     experiment: bool = False
     """Whether it trains: has a seed for all its parts, and a folder that it can be resumed from."""
-    flags: tuple[str, ...] = ()
-    """Parameters that are given as `--name`, without a value."""
+    flags: tuple[tuple[str, str], ...] = ()
+    """Parameters that may be given as `--name`, without a value, and their help."""
 
     def load(self) -> Callable[..., Any]:
         return getattr(import_module(self.module), self.function)
@@ -36,9 +36,31 @@ COMMANDS = {
     "evaluate": Command("genvla.evaluation.command", "evaluate_command", "evaluate a policy on the scenes of a scene set"),
     "export": Command("genvla.policy.export", "export", "write a policy in the format of open-pi-zero or lerobot, or in ours"),
     "expert": Command("genvla.evaluation.expert", "expert_command", "try the scripted expert: can the tasks of a set be done?"),
-    "doctor": Command("genvla.doctor", "doctor", "check what this machine can run, and say how to mend the rest", flags=("fix",)),
+    "doctor": Command(
+        "genvla.doctor",
+        "doctor",
+        "check what this machine can run, and say how to mend the rest",
+        flags=(("fix", "also mend what can be mended from here"),),
+    ),
 }
-BENCHMARKS = {"rollout": Command("genvla.sim.bench", "bench_rollout", "simulated steps per second against a bare SAPIEN loop")}
+BENCHMARKS = {
+    "rollout": Command("genvla.sim.bench", "bench_rollout", "simulated steps per second against a bare SAPIEN loop"),
+    "policy": Command(
+        "genvla.policy.bench",
+        "bench_policy",
+        "time of a decision, by number of integration steps",
+        flags=(("reference", "compare with transformers' own pi0 of the same sizes, in openpi's conventions"),),
+    ),
+    "update": Command(
+        "genvla.learning.bench",
+        "bench_update",
+        "speed and memory of a fine-tuning update, or an estimate of its memory",
+        flags=(
+            ("checkpointing", "keep only the inputs of layers for the way back"),
+            ("estimate", "run nothing: memory by part, and the largest micro-batch that fits"),
+        ),
+    ),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -76,7 +98,7 @@ def _run(words: list[str]) -> int:
     subcommands.add_subcommand("bench", bench, help=bench.description)
     benchmarks = bench.add_subcommands(required=True, dest="benchmark")
     for name, command in BENCHMARKS.items():
-        benchmarks.add_subcommand(name, _parser_of(command, asked == "bench"), help=command.help)
+        benchmarks.add_subcommand(name, _parser_of(command, asked == "bench" and name in words), help=command.help)
 
     settings = parser.parse_args(words)
     if settings.command == "bench":
@@ -99,9 +121,9 @@ def _parser_of(command: Command, wanted: bool) -> ArgumentParser:
     function = command.load()
     parser.description = (function.__doc__ or "").strip().splitlines()[0]
     parser.add_argument("--config", action="config", help="YAML file with any of the options below.")
-    parser.add_function_arguments(function, as_positional=False, skip={"settings", *command.flags}, sub_configs=True)
-    for flag in command.flags:
-        parser.add_argument(f"--{flag}", action="store_true", help="also mend what can be mended from here")
+    parser.add_function_arguments(function, as_positional=False, skip={"settings", *dict(command.flags)}, sub_configs=True)
+    for flag, text in command.flags:
+        parser.add_argument(f"--{flag}", nargs="?", const=True, default=False, type=bool, help=text)
     if command.experiment:
         parser.link_arguments("seed", "data.init_args.seed")
     return parser

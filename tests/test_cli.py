@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from genvla.cli import COMMANDS, main
+from genvla.cli import BENCHMARKS, COMMANDS, main
 from genvla.policy.checkpoints import load_policy, save_policy
 from tests.learning.toy import still_policy
 
@@ -125,7 +125,7 @@ def test_incomplete_commands_are_2(command: list[str], capsys: pytest.CaptureFix
     assert capsys.readouterr().err.startswith("genvla: error: ")
 
 
-@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["bench", "rollout"]])
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), *(["bench", name] for name in BENCHMARKS)])
 def test_every_option_of_every_command_is_explained(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

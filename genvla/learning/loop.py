@@ -146,7 +146,7 @@ class Loop:
         """Collects and updates once. Returns what to log."""
         rates = self.module.start_iteration(self.iteration, self.config.iterations, self.optimizer)
         # The collecting calls need no gradient, so they go past the strategy, straight to this process's replica.
-        with self._autocast():
+        with self.autocast():
             collected = self.data.collect(self.module, self.iteration)
         start = perf_counter()
         update = self.update()
@@ -242,7 +242,7 @@ class Loop:
         if self.display is not None:
             self.display.iteration(self, metrics)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """That of mixed precision. Of bf16-true, Fabric's would make bf16 the type of every new tensor, the simulator's too."""
         return nullcontext() if self.fabric.strategy.precision.precision.endswith("-true") else self.fabric.autocast()
 

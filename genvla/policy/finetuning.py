@@ -81,6 +81,17 @@ class Finetuning:
         return tuple(part for part, mode in self.parts.items() if mode == "lora")
 
 
+VARIANTS = {
+    "everything": Finetuning(),
+    "full_expert": Finetuning("lora", "lora", "lora", "full"),
+    "frozen_vlm_lora_expert": Finetuning("frozen", "frozen", "frozen", "lora"),
+    "frozen_vlm_full_expert": Finetuning("frozen", "frozen", "frozen", "full"),
+    "frozen_siglip_lora_gemma_lora_expert": Finetuning("frozen", "frozen", "lora", "lora"),
+    "lora_vlm_lora_expert": Finetuning("lora", "lora", "lora", "lora"),
+}
+"""Those of configs/variants (the paper's own choice and its ablations), and everything."""
+
+
 def part_of(parameter: str) -> str:
     """Which part of the policy a parameter belongs to, adapter or not: vision, projector, vlm, expert or one of the heads."""
     names = parameter.split(".")

@@ -155,7 +155,7 @@ def test_before_an_update_the_ratio_is_one_under_reduced_precision(tmp_path: Pat
     policy = policy_of()
     apply_finetuning(policy, variant("full_expert"))
     loop = loop_of(tmp_path, policy, precision=precision)
-    with loop._autocast():
+    with loop.autocast():
         loop.data.collect(loop.module, 0)
     batch = next(iter(loop.data.train_dataloader()))
     assert batch.chain.dtype == batch.log_prob.dtype == batch.advantage.dtype == torch.float32

@@ -19,9 +19,10 @@ from genvla.policy.gemma import JointConfig, MixtureConfig
 from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.processor import PolicyInputs
 from genvla.policy.siglip import SiglipConfig
+from genvla.policy.transformers_pi0 import as_transformers, from_transformers, transformers_pi0  # noqa: F401  (for the tests)
 
 try:
-    from transformers import PI0Config, PI0ForConditionalGeneration
+    from transformers import PI0ForConditionalGeneration
 except ImportError as error:  # never skipped: without it, nothing tells whether openpi's convention is met
     raise ImportError("the tests compare with transformers' pi0: install transformers>=5.23 (the dev extra)") from error
 
@@ -36,89 +37,6 @@ def shake(module: nn.Module, generator: torch.Generator, scale: float = 0.15) ->
 
 
 # transformers' pi0 ----------------------------------------------------------------------------------------------------------
-
-
-def transformers_pi0(config: Pi0Config, attention: str = "eager") -> PI0ForConditionalGeneration:
-    """transformers' pi0 of the same shape as ours; the id just above the vocabulary stands for an image token."""
-    vision, joint = config.vision, config.joint
-    heads = {"num_attention_heads": joint.heads, "num_key_value_heads": joint.kv_heads, "head_dim": joint.head_dim}
-
-    def gemma(width: int, mlp: int) -> dict[str, object]:
-        return {
-            "model_type": "gemma",
-            "hidden_size": width,
-            "intermediate_size": mlp,
-            "num_hidden_layers": joint.layers,
-            "vocab_size": config.vocab_size,
-            **heads,
-        }
-
-    shape = PI0Config(
-        vlm_config={
-            "model_type": "paligemma",
-            "text_config": gemma(joint.vlm.width, joint.vlm.mlp),
-            "vision_config": {
-                "model_type": "siglip_vision_model",
-                "hidden_size": vision.width,
-                "intermediate_size": vision.mlp,
-                "num_hidden_layers": vision.layers,
-                "num_attention_heads": vision.heads,
-                "image_size": vision.image_size,
-                "patch_size": vision.patch_size,
-                "vision_use_head": False,
-            },
-            "projection_dim": joint.vlm.width,
-            "image_token_id": config.vocab_size,
-        },
-        dit_config=gemma(joint.action.width, joint.action.mlp),
-        chunk_size=config.horizon,
-        max_state_dim=config.proprio_dim,
-        max_action_dim=config.action_dim,
-    )
-    shape._attn_implementation = attention
-    return PI0ForConditionalGeneration(shape).eval()
-
-
-RENAMES = (
-    ("model.vlm.language_model.embed_tokens.", "embed_tokens."),
-    ("model.vlm.language_model.", "joint_model.mixtures.vlm."),
-    ("model.vlm.vision_tower.", "vision_tower.vision_model."),
-    ("model.vlm.multi_modal_projector.", "multi_modal_projector."),
-    ("model.dit.", "joint_model.mixtures.action."),
-    ("embed_action_time.state_proj.", "proprio_encoder."),
-    ("embed_action_time.action_in_proj.", "action_encoder.linear_1."),
-    ("embed_action_time.action_time_mlp_in.", "action_encoder.linear_2."),
-    ("embed_action_time.action_time_mlp_out.", "action_encoder.linear_3."),
-    ("action_out_proj.", "action_decoder."),
-)
-
-
-def from_transformers(model: PI0ForConditionalGeneration) -> dict[str, Tensor]:
-    """Its weights under our names; the expert's text embedding, which nothing reads, is left out."""
-    renamed = {}
-    for name, value in model.state_dict().items():
-        if name == "model.dit.embed_tokens.weight":
-            continue
-        before, after = next((b, a) for b, a in RENAMES if name.startswith(b))
-        renamed[after + name.removeprefix(before)] = value
-    return renamed
-
-
-def as_transformers(inputs: PolicyInputs, config: Pi0Config) -> dict[str, Tensor]:
-    """Its arguments: image tokens of the cameras that are there, then the text, padded on the right to the longest sample."""
-    rows = []
-    for cameras, tokens, mask in zip(inputs.image_mask, inputs.tokens, inputs.token_mask, strict=True):
-        images = torch.full((int(cameras.sum()) * config.vision.tokens,), config.vocab_size)
-        rows.append(torch.cat((images, tokens[mask])))
-    ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=0)
-    lengths = torch.tensor([len(row) for row in rows])
-    return {
-        "input_ids": ids,
-        "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
-        "pixel_values": inputs.images.permute(0, 1, 4, 2, 3).float() / 127.5 - 1,
-        "pixel_attention_mask": inputs.image_mask,
-        "state": inputs.proprio,
-    }
 
 
 def exact_frequencies(model: PI0ForConditionalGeneration) -> None:

@@ -125,6 +125,20 @@ def test_compiled_equals_eager(backend: str, frugal: bool) -> None:
 
 
 @pytest.mark.slow
+def test_a_compiled_decision_of_one_step_is_the_same() -> None:
+    """The tiny policy as a robot asks it: one observation, K = 1, by torch.compile's own code generator."""
+    policy = policy_of(Pi0Config.tiny())
+    inputs, noise = inputs_for(policy, batch=1), torch.randn(1, 4, 7, generator=seeded())
+    wanted = policy.act(inputs, noise=noise, deterministic=True)
+    policy.pi0.compile_functions()
+    torch._dynamo.utils.counters.clear()
+    found = policy.act(inputs, noise=noise, deterministic=True)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2  # encode and velocity, each in one piece
+    torch.testing.assert_close(found.chain, wanted.chain, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.value, wanted.value, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
 def test_what_is_kept_of_the_encoding_enters_a_compiled_policy() -> None:
     policy = policy_of(steps=2)
     apply_finetuning(policy, Finetuning("frozen", "frozen", "frozen", "lora", lora_rank=4))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GemmaConfig, GemmaModel, SiglipVisionConfig, SiglipVisionModel
 
-from genvla.policy.attention import attend
+from genvla.policy.attention import attend, mask_bias
 from genvla.policy.gemma import JointConfig, JointTransformer, MixtureConfig
 from genvla.policy.pi0 import Pi0, Pi0Config, openpi_sinusoid, sinusoid
 from genvla.policy.processor import PolicyInputs
@@ -82,7 +82,8 @@ def test_eager_and_sdpa_agree_on_grouped_heads_and_masks() -> None:
     query, key, value = torch.randn(3, 5, 6, 8), torch.randn(3, 7, 2, 8), torch.randn(3, 7, 2, 8)
     allowed = torch.rand(3, 7) < 0.6
     allowed[:, 0] = True
-    torch.testing.assert_close(attend(query, key, value, allowed, kind="eager"), attend(query, key, value, allowed, kind="sdpa"))
+    bias = mask_bias(allowed, torch.float32)
+    torch.testing.assert_close(attend(query, key, value, bias, kind="eager"), attend(query, key, value, bias, kind="sdpa"))
 
 
 def test_softcap_bounds_logits() -> None:
