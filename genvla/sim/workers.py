@@ -31,10 +31,11 @@ from genvla.types import EpisodeRecord, EpisodeSpec
 from scenegen.loader import UserError as SceneError
 
 WORKER_TIMEOUT = 300.0
-"""Seconds after which a silent worker counts as hung. A reset builds scenes, and the first picture compiles shaders."""
+"""Seconds after which a silent worker counts as hung. A reset may build scenes."""
 
 START_TIMEOUT = 900.0
-"""The same for a worker that starts: on a crowded machine or file system its imports alone take minutes."""
+"""The same until a worker's first reset is done: on a crowded machine or file system its imports alone take minutes, and the first
+picture compiles shaders."""
 
 MAX_RESTARTS = 20
 """Worker deaths after which the run gives up: something is wrong with the machine or the scenes, not with one episode."""
@@ -65,6 +66,7 @@ class ProcessVectorEnv(VectorEnv):
         in_group = [[range(s.start + p.start, s.start + p.stop) for p in parts_of(len(s), workers)] for s in self.groups]
         self._shares = [list(share) for share in zip(*in_group, strict=True)]
         """The slots of each worker, by group."""
+        self._fresh = True
         self._watched: list[int] = []
         self._lost: set[int] = set()
         """Slots whose episode ended with their worker, until the next `receive` of their group says so."""
@@ -88,7 +90,9 @@ class ProcessVectorEnv(VectorEnv):
         return self._views
 
     def _reset(self, specs: Sequence[EpisodeSpec | None]) -> list[str]:
-        replies, dead = self._ask({w: self._order_to_reset(w, specs.__getitem__) for w in range(len(self._workers))})
+        orders = {w: self._order_to_reset(w, specs.__getitem__) for w in range(len(self._workers))}
+        replies, dead = self._ask(orders, START_TIMEOUT if self._fresh else None)
+        self._fresh = False
         texts = {slot: text for w, reply in replies.items() for slot, text in self._by_slot(w, reply)}
         texts |= self._replace(dead, specs.__getitem__)
         self._lost.clear()
@@ -187,13 +191,13 @@ class ProcessVectorEnv(VectorEnv):
         for share, group_texts in zip(self._shares[w], texts, strict=True):
             yield from zip(share, group_texts, strict=True)
 
-    def _ask(self, messages: Mapping[int, tuple[str, Any]]) -> tuple[dict[int, Any], list[int]]:
+    def _ask(self, messages: Mapping[int, tuple[str, Any]], timeout: float | None = None) -> tuple[dict[int, Any], list[int]]:
         """Sends to each worker and waits for all; returns the replies, and the workers that died or hang."""
         if self._sent:
             raise RuntimeError("a step is under way: receive() comes first")
         for w, message in messages.items():
             self._workers[w].send(message)
-        return self._answers(messages)
+        return self._answers(messages, timeout)
 
     def _answers(self, workers: Iterable[int], timeout: float | None = None) -> tuple[dict[int, Any], list[int]]:
         replies, dead = {}, []
@@ -225,7 +229,7 @@ class ProcessVectorEnv(VectorEnv):
                 self._workers[w].send(self._order_to_watch(w))
                 self._workers[w].send(self._order_to_reset(w, spec))
             for _ in ("watch", "reset"):
-                replies, gone = self._answers(w for w in alive if w not in again)
+                replies, gone = self._answers([w for w in alive if w not in again], START_TIMEOUT)
                 again += gone
             texts |= {slot: text for w, reply in replies.items() for slot, text in self._by_slot(w, reply)}
             dead = again
