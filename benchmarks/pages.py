@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from genvla.cli import main
-from genvla.learning.bench import ESTIMATE_NOTE, plan_rows, update_note, update_rows
+from genvla.learning.bench_update import ESTIMATE_NOTE, plan_rows, update_note, update_rows
 from genvla.policy.bench import decision_rows, kinds, reference_rows
 from genvla.policy.measuring import Rows
 

@@ -151,4 +151,54 @@ def test_shipped_configurations_parse(path: Path, capsys: pytest.CaptureFixture[
     command = "pretrain" if path.stem.startswith("pretrain") else "fit"
     assert main([command, "--config", str(path), "--print_config"]) == 0
     settings = yaml.safe_load(capsys.readouterr().out)
-    assert settings["data"]["init_args"]["sim"]["image_size"] == 64
+    small = "cpu" in path.stem or path.stem == "smoke"
+    assert settings["data"]["init_args"]["sim"]["image_size"] == (64 if small else 224)
+    if "_n" in path.stem:
+        assert settings["data"]["init_args"]["num_scenes"] == int(path.stem.rpartition("_n")[2])
+
+
+def test_the_papers_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    """arXiv 2603.18532, as far as it tells them; sizes are those of one of eight devices."""
+    assert main(["fit", "--config", str(ROOT / "configs" / "ppoflow_n100.yaml"), "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    data, module, devices = settings["data"]["init_args"], settings["module"]["init_args"], settings["hardware"]["devices"]
+    assert data["num_envs"] * devices == 192
+    assert data["num_envs"] * data["steps"] * devices == 19_200
+    assert data["minibatch_size"] * devices == 1_920
+    assert data["sim"]["max_chunks"] == 25 and settings["integration_steps"] == 1
+    wanted = {"gamma": 0.99, "policy_lr": 2e-5, "clip": 0.2, "ratio_power": 0.2, "max_grad_norm": 0.5}
+    assert {name: module[name] for name in wanted} == wanted
+    tuning = settings["finetuning"]
+    assert [tuning[part] for part in ("vision", "projector", "vlm", "expert")] == ["lora"] * 3 + ["full"]
+    assert tuning["lora_rank"] == 32
+
+
+def test_a_configuration_adds_to_its_base(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = config.parent / "mine"
+    folder.mkdir()
+    (folder / "more.yaml").write_text("base: ../toy.yaml\ndata:\n  num_envs: 4\n")
+    (folder / "most.yaml").write_text("base: more.yaml\nmodule:\n  gamma: 0.5\n")
+    for arguments in (["--config", "mine/most.yaml"], ["--config=mine/most.yaml"]):
+        assert main(["fit", *arguments, "--print_config"]) == 0
+        settings = yaml.safe_load(capsys.readouterr().out)
+        assert "base" not in settings, "what is printed needs no other file"
+        assert settings["data"]["init_args"]["num_envs"] == 4 and settings["data"]["init_args"]["steps"] == 4
+        assert settings["module"]["init_args"]["gamma"] == 0.5 and settings["module"]["init_args"]["policy_lr"] == 5e-4
+    quick = ["--evaluation.episodes", "0", "--training.iterations", "1"]
+    assert main(["fit", "--config", "mine/most.yaml", *quick]) == 0
+    assert (config.parent / "runs" / "most-seed0" / "config.yaml").is_file(), "a run is named after its file, not the base"
+
+
+@pytest.mark.parametrize(
+    ("base", "message"), [("nowhere.yaml", "'nowhere.yaml' found, want a YAML file"), ("round.yaml", "want no circle")]
+)
+def test_a_wrong_base_is_one_line(config: Path, capsys: pytest.CaptureFixture[str], base: str, message: str) -> None:
+    (config.parent / "round.yaml").write_text(f"base: {base}\n")
+    assert main(["fit", "--config", "round.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error and "round.yaml: base: " in error
+
+
+def test_a_base_on_the_command_line_is_refused(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--base", "toy.yaml", "--config", "toy.yaml"]) == 2
+    assert "give --config twice" in capsys.readouterr().err

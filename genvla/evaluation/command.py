@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def evaluate_command(
     checkpoint: Path,
     scenes: Path,
-    split: str = "heldout",
+    split: str | None = None,
     episodes: int = 200,
     output: Path = Path("evaluation"),
     seed: int = 0,
@@ -36,15 +36,17 @@ def evaluate_command(
 
     Args:
         checkpoint: Folder of the policy, as training or import wrote it.
-        scenes: Folder of the scene set, as scenegen wrote it.
-        split: Scenes to evaluate on: heldout (never trained on), train, or all.
+        scenes: Folder of the scene set, as scenegen wrote it; or `simpler`, for ManiSkill's digital twins of Bridge scenes.
+        split: Scenes to evaluate on: heldout (never trained on), train, or all; by default heldout. Of simpler: tabletop, the
+            paper's three tasks, or all; by default tabletop.
         episodes: Number of episodes in all, spread evenly over the scenes.
         output: Folder for results.json, results.md, episodes.mp4 and episodes.png.
         seed: Seed of the evaluation; another seed draws other episodes.
         num_envs: Environments that run side by side.
         workers: Simulator processes that share them; 0 simulates in this process.
         sim: The simulated set-up. By default that of the policy's training, kept beside its weights; for a policy that has none,
-            the standard one with pictures of the size it reads. Where any of it is given, give image_size too.
+            the standard one with pictures of the size it reads; for simpler the tasks' own. Where any of it is given, give
+            image_size too.
         videos: Number of episodes to film; 0 writes no video.
         integration_steps: Steps in which the flow is integrated; by default those of the checkpoint.
         terminate_on_success: End a successful episode at once, which is faster; otherwise it runs to the time limit, and success
@@ -66,17 +68,25 @@ def evaluate_command(
     from genvla.evaluation.results import Protocol
     from genvla.evaluation.tables import terminal_table
     from genvla.policy.checkpoints import load_policy
-    from genvla.sim import make_vector_env, scenes_of
+    from genvla.sim import make_vector_env, scenes_of, simpler
 
+    twins = simpler.is_simpler(scenes)
+    split = split or ("tabletop" if twins else "heldout")
+    if twins:
+        simpler.require_assets()
     policy = load_policy(checkpoint).to(_device(device))
     if integration_steps is not None:
         policy.integration_steps = integration_steps
-    specs = episode_specs(scenes_of(scenes, split), seed, total=episodes)
-    sim = sim or load_sim(checkpoint) or replace(SimConfig(), image_size=policy.config.processor.image_size)
+    scene_ids, image_size = scenes_of(scenes, split), policy.config.processor.image_size
+    specs = episode_specs(scene_ids, seed, total=episodes)
+    if twins:
+        specs = simpler.cover_configurations(specs)
+        sim = sim or simpler.default_sim(scene_ids, image_size)
+    sim = sim or load_sim(checkpoint) or replace(SimConfig(), image_size=image_size)
     protocol = Protocol(
         split=split,
         seed=seed,
-        scene_set_digest=digest(scenes),
+        scene_set_digest=digest(simpler.assets_folder() if twins else scenes),
         checkpoint_digest=digest(checkpoint),
         sim=json.loads(json.dumps(asdict(sim))),
         versions=versions(),

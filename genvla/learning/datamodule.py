@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +12,13 @@ from lightning import LightningDataModule
 from torch import Tensor
 
 from genvla.errors import UserError
+from genvla.learning.assignment import SceneAssignment
 from genvla.learning.frozen_cache import FrozenCache
 from genvla.learning.module import PPOFlowModule
-from genvla.learning.rollouts import Decisions, RolloutCollector, map_tensors
+from genvla.learning.rollouts import Decisions, Interrupted, Rollout, RolloutCollector, map_tensors
 from genvla.seeding import generator
 from genvla.sim.config import SimConfig
+from genvla.sim.vector import parts_of
 from genvla.types import CHUNK_SIZE, EpisodeRecord
 
 
@@ -56,8 +57,16 @@ class RolloutDataModule(LightningDataModule):
         num_scenes: only the first so many of them; null for all.
         only: only these of them, by id or by the beginning of one, such as s0004; null for all.
         sim: the simulated set-up.
-        num_envs: environments that run side by side; each keeps to one scene.
+        scene_weights: by scene id, how often to visit a scene beside the others, which weigh 1; null for all alike.
+        curriculum: visit scenes more often in which the policy succeeds about half the time.
+        num_envs: environments that run side by side, in each process that trains. With more scenes than environments the scenes
+            take turns, else each environment keeps to one.
         workers: processes that simulate; 0 for this one.
+        groups: groups of environments that take turns, so that one simulates while the policy decides for another; null for two
+            where the policy is on a GPU, else one: on a CPU policy and simulator share the cores. It changes what is collected.
+        render_device: where pictures are rendered: auto (a GPU where there is one), cpu, cuda, cuda:1 and so on. Physics runs on
+            the CPU.
+        worker_timeout: seconds after which a simulator process that gives no answer is replaced.
         steps: decisions per environment in each iteration.
         minibatch_size: decisions per optimizer step, about.
         epochs: how often an iteration's decisions are gone through.
@@ -77,8 +86,13 @@ class RolloutDataModule(LightningDataModule):
         num_scenes: int | None = None,
         only: list[str] | None = None,
         sim: SimConfig = SimConfig(),  # noqa: B008  (frozen)
+        scene_weights: dict[str, float] | None = None,
+        curriculum: bool = False,
         num_envs: int = 64,
         workers: int = 2,
+        groups: int | None = None,
+        render_device: str = "auto",
+        worker_timeout: float = 300.0,
         steps: int = 48,
         minibatch_size: int = 768,
         epochs: int = 2,
@@ -91,13 +105,22 @@ class RolloutDataModule(LightningDataModule):
         for name, number in (("num_envs", num_envs), ("steps", steps), ("minibatch_size", minibatch_size), ("epochs", epochs)):
             if number < 1:
                 raise UserError(f"data.{name}: {number} found, at least 1 wanted")
+        if groups is not None and not 1 <= groups <= num_envs:
+            raise UserError(f"data.groups: {groups} found, between 1 and data.num_envs ({num_envs}) wanted")
+        if not worker_timeout > 0:
+            raise UserError(f"data.worker_timeout: {worker_timeout} found, more than 0 seconds wanted")
         self.scenes = Path(scenes)
         self.split = split
         self.num_scenes = num_scenes
         self.only = only
         self.sim = sim
+        self.scene_weights = scene_weights
+        self.curriculum = curriculum
         self.num_envs = num_envs
         self.workers = workers
+        self.groups = groups
+        self.render_device = render_device
+        self.worker_timeout = worker_timeout
         self.steps = steps
         self.minibatch_size = minibatch_size
         self.epochs = epochs
@@ -108,6 +131,7 @@ class RolloutDataModule(LightningDataModule):
         self.rank, self.world_size = 0, 1
         self.device = torch.device("cpu")
         self.all_sum: Callable[[Tensor], Tensor] = lambda tensor: tensor
+        self.interrupted: Callable[[], bool] = lambda: False
         self.env: Any = None
         self._iteration = 0
         self._decisions: Decisions | None = None
@@ -160,16 +184,35 @@ class RolloutDataModule(LightningDataModule):
         if self.env is not None:
             return
         ids = self.scene_ids()
+        slots = self.num_envs * self.world_size
+        self.assignment = SceneAssignment(ids, slots, self.scene_weights, self.curriculum)
         self.env = self.make_env()
+        first = self.rank * self.num_envs
         self._collector = RolloutCollector(
-            self.env, ids, self.steps, self.seed, self.device, self.rank * self.num_envs, self.frozen_cache
+            self.env, self.assignment, self.steps, self.seed, self.device, first, self.frozen_cache, lambda: self.interrupted()
         )
 
     def make_env(self) -> Any:
-        """The environments of this process."""
+        """The environments of this process. Each process renders on the GPU that it computes on."""
         from genvla.sim import make_vector_env
 
-        return make_vector_env(self.scenes, self.sim, self.num_envs, self.workers)
+        device = self.render_device
+        if device == "auto" and self.device.type == "cuda":
+            device = str(self.device)
+        groups = self._group_count()
+        return make_vector_env(self.scenes, self.sim, self.num_envs, self.workers, groups, device, self.worker_timeout)
+
+    def _group_count(self) -> int:
+        overlaps = self.device.type == "cuda" and self.workers > 0 and self.num_envs > 1
+        return self.groups or (2 if overlaps else 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs: what the assignment of scenes remembers."""
+        return {"assignment": self.assignment.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken. After `setup`."""
+        self.assignment.load_state_dict(state_dict.get("assignment", {}))
 
     def teardown(self, stage: str = "fit") -> None:
         """Stops the environments."""
@@ -178,27 +221,58 @@ class RolloutDataModule(LightningDataModule):
             self.env = None
 
     def collect(self, module: PPOFlowModule, iteration: int) -> dict[str, Any]:
-        """Collects the rollouts of an iteration, for `train_dataloader` to hand out. Returns what to log about them."""
-        rollout = self._collector.collect(module, iteration)
+        """Collects the rollouts of an iteration, for `train_dataloader` to hand out. Returns what to log about them.
+
+        Raises:
+            Interrupted: one of the processes was told to stop.
+        """
+        rollout = self._collect_together(module, iteration)
         self._decisions, metrics = rollout.buffer.decisions(module.gamma, module.gae_lambda, self.all_sum)
         self._iteration = iteration
         if self.recompute_log_probs:
             self._recompute_log_probs(module, self._decisions)
+        sums = self._sums_by_scene(rollout.episodes)
+        self.assignment.conclude({scene: (int(row[0]), int(row[1])) for scene, row in sums.items()})
         decided = self.steps * self.num_envs
+        timings = self.env.read_timings()
+        lost = {name: self.all_sum(metrics[name]) for name in ("dropped_decisions", "dropped_episodes")}
         return {
-            "rollout": {**metrics, **episode_metrics(rollout.episodes), "frozen_cache_gib": rollout.buffer.frozen_bytes / 2**30},
+            "rollout": {**metrics, **lost, **episode_metrics(sums), "frozen_cache_gib": rollout.buffer.frozen_bytes / 2**30},
             "seconds": rollout.seconds,
+            "workers": {f"{phase}_seconds": value for phase, value in timings.items()},
             "env_steps": decided * CHUNK_SIZE * self.world_size,
             "decisions": len(self._decisions),
-            "worker_restarts": getattr(self.env, "restarts", 0),
+            "worker_restarts": self.env.restarts,
         }
+
+    def _collect_together(self, module: PPOFlowModule, iteration: int) -> Rollout:
+        """The rollout of this process, if no process was interrupted."""
+        try:
+            rollout = self._collector.collect(module, iteration)
+        except Interrupted:
+            rollout = None
+        broken_off = torch.tensor(float(rollout is None), device=self.device)
+        if self.all_sum(broken_off).item() > 0 or rollout is None:
+            raise Interrupted
+        return rollout
+
+    def _sums_by_scene(self, episodes: Sequence[EpisodeRecord]) -> dict[str, list[float]]:
+        """Of every scene with a finished episode, over all processes: episodes, successes, grasps, chunks."""
+        numbers = {scene: number for number, scene in enumerate(self.assignment.scene_ids)}
+        sums = torch.zeros(len(numbers), 4, dtype=torch.float64)
+        for record in episodes:
+            row = [1.0, record.success_once, record.grasped_once, record.chunks]
+            sums[numbers[record.scene_id]] += torch.tensor(row, dtype=torch.float64)
+        sums = self.all_sum(sums.to(self.device)).cpu()
+        return {scene: sums[number].tolist() for scene, number in numbers.items() if sums[number, 0] > 0}
 
     def batch_sizes(self) -> set[int]:
         """Rows of the batches that go through the policy at once: when deciding, and in updates of which no decision was lost."""
         decisions = self.steps * self.num_envs
         minibatch = math.ceil(decisions / self._per_epoch(decisions))
         parts = math.ceil(minibatch / (self.micro_batch_size or minibatch))
-        return {self.num_envs, math.ceil(minibatch / parts)}
+        groups = parts_of(self.num_envs, self._group_count())
+        return {*(len(slots) for slots in groups), math.ceil(minibatch / parts)}
 
     def _per_epoch(self, decisions: float) -> int:
         """Minibatches that so many decisions make."""
@@ -225,18 +299,18 @@ class RolloutDataModule(LightningDataModule):
         )
 
 
-def episode_metrics(episodes: Sequence[EpisodeRecord]) -> dict[str, Any]:
-    """Success over all finished episodes and in each scene; nothing when none has finished."""
-    if not episodes:
+def episode_metrics(sums: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Success over all finished episodes and in each scene; nothing when none has finished.
+
+    sums: by scene: episodes, successes, grasps, chunks.
+    """
+    if not sums:
         return {"episodes": 0}
-    per_scene: dict[str, list[bool]] = defaultdict(list)
-    for record in episodes:
-        per_scene[record.scene_id].append(record.success_once)
-    count = len(episodes)
+    episodes, successes, grasps, chunks = (sum(column) for column in zip(*sums.values(), strict=True))
     return {
-        "episodes": count,
-        "success": sum(record.success_once for record in episodes) / count,
-        "grasped": sum(record.grasped_once for record in episodes) / count,
-        "chunks": sum(record.chunks for record in episodes) / count,
-        "scene_success": {scene: sum(outcomes) / len(outcomes) for scene, outcomes in sorted(per_scene.items())},
+        "episodes": int(episodes),
+        "success": successes / episodes,
+        "grasped": grasps / episodes,
+        "chunks": chunks / episodes,
+        "scene_success": {scene: row[1] / row[0] for scene, row in sorted(sums.items())},
     }

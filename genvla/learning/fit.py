@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,9 +19,13 @@ from genvla.evaluation.results import EvaluationResult, write_atomically
 from genvla.learning.checkpoints import Checkpoints
 from genvla.learning.datamodule import RolloutDataModule
 from genvla.learning.display import TrainingDisplay, parameter_table
+from genvla.learning.dry_run import plan_run
 from genvla.learning.loop import Loop, TrainingConfig
 from genvla.learning.module import PPOFlowModule
+from genvla.learning.rollouts import Interrupted
 from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
+from genvla.learning.sharding import gathered
+from genvla.learning.stopping import StopRequest
 from genvla.learning.validation import (
     EvaluationConfig,
     Validator,
@@ -57,6 +62,7 @@ def fit(
     run_dir: Path | None = None,
     resume: Path | None = None,
     settings: str = "{}",
+    dry_run: bool = False,
 ) -> dict[str, EvaluationResult]:
     """Fine-tune a policy by reinforcement learning (PPOFlow) in the scenes of a scene set, and evaluate it before and after.
 
@@ -74,48 +80,63 @@ def fit(
         run_dir: folder of the run, by default runs/<configuration>-seed<seed>; gets a number behind its name where it is taken.
         resume: folder of a run to go on with; its own config.yaml is read, and options given beside it override that.
         settings: the whole configuration as YAML, to be kept with the run.
+        dry_run: only check the files and print what the run would do and take.
 
     Returns:
         The evaluations after training, by group of scenes.
+
+    Raises:
+        Preempted: SIGTERM or SIGUSR1 came; where the run stood is saved.
     """
-    console = Console()
-    fabric = hardware.fabric()
-    policy = load_policy((resume and last_checkpoint(resume)) or checkpoint)
-    if integration_steps is not None:
-        policy.integration_steps = integration_steps
-    check_precision(hardware, finetuning)
-    apply_finetuning(policy, finetuning, seed)
-    parameters = count_parameters(policy)
-    data.micro_batch_size = training.micro_batch_size
-    hardware.prepare(policy, data.batch_sizes())
-    scenes = data.scene_ids()
-    data.check_scenes()
-    folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
-    checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
-    if fabric.is_global_zero:
-        describe_run(folder, settings, scenes)
-        write_atomically(folder / "parameters.json", json.dumps(parameters, indent=2) + "\n")
-        console.print(f"run: {folder}", soft_wrap=True)
-        console.print(parameter_table(parameters, finetuning))
+    if dry_run:
+        check_precision(hardware, finetuning)
+        plan_run(checkpoint, data, module, finetuning, training, evaluation, hardware, integration_steps, Console())
+        return {}
+    with StopRequest() as stop:
+        console = Console()
+        fabric = hardware.fabric()
+        policy = load_policy((resume and last_checkpoint(resume)) or checkpoint)
+        if integration_steps is not None:
+            policy.integration_steps = integration_steps
+        check_precision(hardware, finetuning)
+        apply_finetuning(policy, finetuning, seed)
+        parameters = count_parameters(policy)
+        data.micro_batch_size = training.micro_batch_size
+        hardware.prepare(policy, data.batch_sizes())
+        scenes = data.scene_ids()
+        data.check_scenes()
+        folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
+        checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
+        if fabric.is_global_zero:
+            describe_run(folder, settings, scenes)
+            write_atomically(folder / "parameters.json", json.dumps(parameters, indent=2) + "\n")
+            console.print(f"run: {folder}", soft_wrap=True)
+            console.print(parameter_table(parameters, finetuning))
 
-    with tracked(fabric, folder, tracking, {"seed": seed, "kind": "fit"}) as tracker:
-        data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
-        data.setup()
-        try:
-            groups = {"train": scenes, "heldout": data.heldout_ids()}
-            validator = Validator(data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console)
-            loop = Loop(fabric, module(policy), data, training, checkpoints, tracker, lambda: validator.quick(policy))
-            if not loop.resume() and tracker is not None:
-                tracker.log_config({**yaml.safe_load(settings), "parameters": parameters})
-            if fabric.is_global_zero and (kept := describe_cache(fabric, policy, data)):
-                console.print(kept, soft_wrap=True)
+        with tracked(fabric, folder, tracking, {"seed": seed, "kind": "fit"}) as tracker:
+            data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
+            data.interrupted = stop
+            data.setup()
+            try:
+                groups = {"train": scenes, "heldout": data.heldout_ids()}
+                validator = Validator(
+                    data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console, stop.check
+                )
+                quick = partial(validator.quick, policy)
+                loop = Loop(fabric, module(policy), data, training, checkpoints, tracker, quick, stop=stop)
+                if not loop.resume() and tracker is not None:
+                    tracker.log_config({**yaml.safe_load(settings), "parameters": parameters})
+                with gathered(loop.module):
+                    kept = describe_cache(fabric, policy, data)
+                if fabric.is_global_zero and kept:
+                    console.print(kept, soft_wrap=True)
 
-            def first() -> FlowPolicy:
-                return policy if loop.iteration == 0 else load_policy(checkpoint).to(fabric.device)
+                def first() -> FlowPolicy:
+                    return policy if loop.iteration == 0 else load_policy(checkpoint).to(fabric.device)
 
-            return _train_and_judge(fabric, loop, validator, first, folder, console)
-        finally:
-            data.teardown()
+                return _train_and_judge(fabric, loop, validator, first, folder, console)
+            finally:
+                data.teardown()
 
 
 def check_precision(hardware: HardwareConfig, finetuning: Finetuning) -> None:
@@ -143,20 +164,38 @@ def _train_and_judge(
 ) -> dict[str, EvaluationResult]:
     """Before (what `first` gives), training, after. The first process evaluates, the others wait."""
     main = fabric.is_global_zero
-    before = validator.thorough(first, "before") if main else {}
+    before = _wait_for_evaluation(fabric, loop, lambda: validator.thorough(first, "before"))
     if loop.iteration == 0:
         loop.log(evaluation_metrics(before))
-    fabric.barrier()
     with TrainingDisplay(console) as display:
         loop.display = display if main else None
         loop.run()
     film: Film = {}
-    after = validator.thorough(lambda: loop.module.policy, f"iteration_{loop.iteration:06d}", film) if main else {}
+    name = f"iteration_{loop.iteration:06d}"
+    after = _wait_for_evaluation(fabric, loop, lambda: validator.thorough(lambda: loop.module.policy, name, film))
     if main:
         loop.log(evaluation_metrics(after))
         _report(loop, before, after, film, folder, console)
     fabric.barrier()
     return after
+
+
+def _wait_for_evaluation(
+    fabric: Fabric, loop: Loop, evaluate: Callable[[], dict[str, EvaluationResult]]
+) -> dict[str, EvaluationResult]:
+    """The first process's evaluation; nothing in the others. Preempted where it was broken off."""
+    results: dict[str, EvaluationResult] = {}
+    interrupted = False
+    with gathered(loop.module):
+        if fabric.is_global_zero:
+            try:
+                results = evaluate()
+            except Interrupted:
+                interrupted = True
+        interrupted = loop.any_process(interrupted)
+    if interrupted:
+        loop.preempt()
+    return results
 
 
 def _report(

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from lightning import Fabric
+from lightning.fabric.strategies import ModelParallelStrategy
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from genvla.errors import UserError
+from genvla.errors import Preempted, UserError
 from genvla.learning.checkpoints import Checkpoints
 from genvla.learning.datamodule import select
+from genvla.learning.metrics import Means, combined, diagnosis
 from genvla.learning.policy_module import PolicyModule
+from genvla.learning.rollouts import Interrupted
+from genvla.learning.sharding import gathered, skeleton, whole
 from genvla.learning.tracking import Tracker
 
 
@@ -24,10 +29,16 @@ class Data(Protocol):
     """What the loop learns from: RolloutDataModule or DemonstrationDataModule."""
 
     def collect(self, module: Any, iteration: int) -> dict[str, Any]:
-        """Gets the data of an iteration ready. Returns metrics; those the loop knows are "seconds" by phase and "env_steps"."""
+        """Gets the data of an iteration ready. Returns metrics; those the loop knows are "seconds" by phase and "env_steps".
+        Raises Interrupted when told to stop."""
 
     def train_dataloader(self) -> Iterable[Any]:
         """The minibatches of the iteration."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs of it."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
 class Display(Protocol):
@@ -67,7 +78,7 @@ class TrainingConfig:
 
 
 class TrainingDiverged(UserError):
-    """A loss or a gradient is not a number any more."""
+    """A loss or a gradient is not a number any more, or beyond any sense."""
 
 
 class Loop:
@@ -85,6 +96,7 @@ class Loop:
         tracker: where to log; None on all processes but the first.
         evaluate: called with the iterations done; returns metrics to log, and the score that decides which checkpoint is best.
         display: is told of every iteration.
+        stop: whether the run has been asked to end soon.
     """
 
     def __init__(
@@ -97,6 +109,7 @@ class Loop:
         tracker: Tracker | None = None,
         evaluate: Callable[[], tuple[dict[str, Any], float]] | None = None,
         display: Display | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self.fabric = fabric
         self.module = module
@@ -106,11 +119,16 @@ class Loop:
         self.tracker = tracker
         self.evaluate = evaluate
         self.display = display
-        self.wrapped, self.optimizer = fabric.setup(module, module.configure_optimizers())
+        self.stop = stop
+        self._whole_policy = skeleton(module.policy) if isinstance(fabric.strategy, ModelParallelStrategy) else None
+        self.wrapped = fabric.setup_module(module)
+        # Only now are the parameters those that the strategy trains: sharded ones are others than before.
+        self.optimizer: Any = fabric.setup_optimizers(module.configure_optimizers())
         self.iteration = 0
         self.seconds = 0.0
         self.env_steps = 0
         self.best_score: float | None = None
+        self._saved = 0
 
     def state_dict(self) -> dict[str, Any]:
         names = ("iteration", "seconds", "env_steps", "best_score")
@@ -131,22 +149,45 @@ class Loop:
 
         Raises:
             TrainingDiverged: a loss or gradient is not finite; the policy is as it was before that update.
+            Preempted: the run was told to stop; where it stands is saved. An iteration that is still collecting is dropped, as it
+                can be collected again; one that updates is finished.
         """
         while not self.finished:
             start = perf_counter()
-            metrics = self.iterate()
+            try:
+                metrics = self.iterate()
+            except Interrupted:
+                self.preempt()
             self.seconds = self.fabric.broadcast(self.seconds + perf_counter() - start)
             self.iteration += 1
             start = perf_counter()
             self._conclude(metrics)
             # One clock for all, lest one process stops and the others wait for it.
             self.seconds = self.fabric.broadcast(self.seconds + perf_counter() - start)
+            if not self.finished and self.any_process(self.stop()):
+                self.preempt()
+
+    def any_process(self, flag: bool) -> bool:
+        """Whether it is so in any of the processes, which all ask together."""
+        if self.fabric.world_size == 1:
+            return flag
+        count = torch.tensor(float(flag), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(count, reduce_op="sum").item() > 0)  # type: ignore[union-attr]
+
+    def preempt(self) -> NoReturn:
+        """Saves where the run stands between two iterations, if that is not saved yet, and raises Preempted; SystemExit in all
+        processes but the first, as a launcher takes the death of a child for an accident."""
+        if self.iteration > self._saved:
+            self.save()
+        if not self.fabric.is_global_zero:
+            raise SystemExit(0)
+        raise Preempted(f"told to stop; {f'saved after iteration {self.iteration}' if self.iteration else 'nothing was begun'}")
 
     def iterate(self) -> dict[str, Any]:
         """Collects and updates once. Returns what to log."""
         rates = self.module.start_iteration(self.iteration, self.config.iterations, self.optimizer)
         # The collecting calls need no gradient, so they go past the strategy, straight to this process's replica.
-        with self.autocast():
+        with self.autocast(), gathered(self.module):
             collected = self.data.collect(self.module, self.iteration)
         start = perf_counter()
         update = self.update()
@@ -160,9 +201,9 @@ class Loop:
         return {**collected, "update": {**update, **rates}, "speed": speed}
 
     def update(self) -> dict[str, float]:
-        """One pass over the iteration's minibatches, or less when the module has had enough. Returns the means of their
+        """One pass over the iteration's minibatches, without those that the module leaves out. Returns the means of their
         metrics."""
-        means = _Means()
+        means = Means()
         done = stopped = 0
         for batch in self.data.train_dataloader():
             self.optimizer.zero_grad(set_to_none=True)
@@ -170,14 +211,14 @@ class Loop:
             means.add(metrics)
             if self.module.enough(metrics):
                 stopped = 1
-                break
+                continue
             parts = self.module.gradient_norms()
-            whole = self.fabric.clip_gradients(
+            total = self.fabric.clip_gradients(
                 self.wrapped, self.optimizer, max_norm=self.module.max_grad_norm, error_if_nonfinite=False
             )
-            assert whole is not None
-            norms = self._numbers({**parts, "grad_norm": whole})
-            self._check_finite(done, {"loss": metrics["loss"], **norms})
+            assert total is not None
+            norms = self._numbers({**parts, "grad_norm": total})
+            self._check_sane(done, {**metrics, **norms})
             means.add(norms)
             self.optimizer.step()
             done += 1
@@ -196,13 +237,23 @@ class Loop:
                 self.fabric.backward(output["loss"] * share)
             shares.append(share)
             outputs.append({name: value.detach() for name, value in output.items()})
-        return {name: _combined(name, [output[name] for output in outputs], shares) for name in outputs[0]}
+        return combined(outputs, shares)
 
     def save(self, is_best: bool = False) -> None:
         """Writes a checkpoint of where the run stands between two iterations."""
         tracker = {} if self.tracker is None else self.tracker.state_dict()
-        state = {"optimizer": self.optimizer, "loop": self.state_dict(), "tracker": tracker}
-        self.checkpoints.save(self.fabric, self.iteration, self.module.policy, state, is_best=is_best)
+        state = {
+            "optimizer": whole(self.optimizer.state_dict()),
+            "loop": self.state_dict(),
+            "tracker": tracker,
+            "data": self.data.state_dict(),
+        }
+        policy = self.module.policy
+        if self._whole_policy is not None:
+            self._whole_policy.load_state_dict(whole(policy.state_dict()), assign=True)
+            policy = self._whole_policy
+        self.checkpoints.save(self.fabric, self.iteration, policy, state, is_best=is_best)
+        self._saved = self.iteration
 
     def resume(self) -> bool:
         """Goes on from the newest checkpoint, whose policy the module must hold already. False when there is none.
@@ -215,10 +266,12 @@ class Loop:
                 self.tracker.load_state_dict({"run_id": None, "step": None})
             return False
         settings = [{key: value for key, value in group.items() if key != "params"} for group in self.optimizer.param_groups]
-        rest = self.checkpoints.load(self.fabric, path, {"optimizer": self.optimizer})
+        rest = self.checkpoints.load(path, self.optimizer)
         for group, setting in zip(self.optimizer.param_groups, settings, strict=True):
             group.update(setting)
         self.load_state_dict(rest["loop"])
+        self._saved = self.iteration
+        self.data.load_state_dict(rest.get("data", {}))
         if self.tracker is not None and rest["tracker"]:
             self.tracker.load_state_dict(rest["tracker"])
         return True
@@ -232,7 +285,8 @@ class Loop:
         """After an iteration: evaluate and save where it is time to, log, show."""
         config, is_best = self.config, False
         if self.evaluate and config.evaluate_every and self.iteration % config.evaluate_every == 0 and not self.finished:
-            evaluation, score = self.fabric.broadcast(self.evaluate() if self.fabric.is_global_zero else ({}, 0.0))
+            with gathered(self.module):
+                evaluation, score = self.fabric.broadcast(self.evaluate() if self.fabric.is_global_zero else ({}, 0.0))
             metrics = {**metrics, **evaluation}
             is_best = self.best_score is None or score > self.best_score
             self.best_score = score if is_best else self.best_score
@@ -248,47 +302,18 @@ class Loop:
 
     def _numbers(self, metrics: dict[str, Tensor]) -> dict[str, float]:
         """Metrics as floats, the mean over all processes, in one transfer."""
+        metrics = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in metrics.items()}
         stacked = torch.stack([value.detach().float().reshape(()) for value in metrics.values()])
         if self.fabric.world_size > 1:
             stacked = self.fabric.all_reduce(stacked, reduce_op="mean")  # type: ignore[assignment]
         return dict(zip(metrics, stacked.tolist(), strict=True))
 
-    def _check_finite(self, update: int, numbers: dict[str, float]) -> None:
-        broken = [name for name, value in numbers.items() if not math.isfinite(value)]
-        if broken:
+    def _check_sane(self, update: int, metrics: dict[str, float]) -> None:
+        wrong = diagnosis(metrics)
+        if wrong is not None:
             last = self.checkpoints.last
             good = "there is no checkpoint yet" if last is None else f"the last good checkpoint is {last}"
             raise TrainingDiverged(
-                f"iteration {self.iteration}, update {update}: {', '.join(broken)} not finite; {good}; want a smaller "
-                "module.policy_lr, or for fit a module.target_kl"
+                f"iteration {self.iteration}, update {update}: {wrong}; {good}; want a smaller module.policy_lr, or for fit a "
+                "module.target_kl"
             )
-
-
-def _combined(name: str, values: list[Tensor], shares: list[float]) -> Tensor:
-    """A metric of a minibatch from those of its micro-batches."""
-    stacked = torch.stack(values)
-    kind = name.rpartition("_")[2]
-    if kind in ("min", "max"):
-        return stacked.amin() if kind == "min" else stacked.amax()
-    weights = stacked.new_tensor(shares)
-    if kind in ("std", "rms"):  # the spread of the micro-batches' means, small beside it, is left out of a standard deviation
-        return (weights * stacked.square()).sum().sqrt()
-    return (weights * stacked).sum()
-
-
-class _Means:
-    """Means of metrics over updates; the extremes of those that say so in their name."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}
-
-    def add(self, metrics: dict[str, float]) -> None:
-        for name, value in metrics.items():
-            self._values.setdefault(name, []).append(value)
-
-    def result(self) -> dict[str, float]:
-        reduce: dict[str, Callable[[list[float]], float]] = {"min": min, "max": max}
-        return {
-            name: reduce.get(name.rpartition("_")[2], lambda values: sum(values) / len(values))(values)
-            for name, values in self._values.items()
-        }

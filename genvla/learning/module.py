@@ -40,7 +40,7 @@ class PPOFlowModule(PolicyModule):
         grounding_weight: weight of the grounding loss, which a small policy learnt to look by, on what is collected. Above 0 it
             needs a policy with a grounding head and an environment that gives the simulator's state.
         target_kl: when the KL divergence from the collecting policy exceeds this many nats per decision, the rest of the
-            iteration's updates is left out. Null: never.
+            iteration's updates is the critic's alone. Null: never.
         critic_warmup_iterations: at first only the value head learns, for so many iterations.
         policy_lr: learning rate of everything but the heads.
         head_lr: learning rate of the heads.
@@ -94,6 +94,12 @@ class PPOFlowModule(PolicyModule):
         self.grounding_weight = grounding_weight
         self.target_kl = target_kl
         self.critic_warmup_iterations = critic_warmup_iterations
+        self.critic_alone = False
+
+    def start_iteration(self, iteration: int, iterations: int | None, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+        """Sets the learning rates, and who learns."""
+        self.critic_alone = iteration < self.critic_warmup_iterations
+        return super().start_iteration(iteration, iterations, optimizer)
 
     def process(self, observation: Observation) -> PolicyInputs:
         """What the policy reads of an observation."""
@@ -120,7 +126,7 @@ class PPOFlowModule(PolicyModule):
 
     def training_step(self, batch: Decisions, batch_idx: int = 0) -> dict[str, Tensor]:
         """Loss and metrics of a minibatch, as {"loss": ..., metric: ...}."""
-        if self.iteration < self.critic_warmup_iterations:
+        if self.critic_alone:
             critic_loss = value_loss(self.value(batch.inputs), batch.returns)
             return {"loss": self.value_coefficient * critic_loss, "value_loss": critic_loss.detach()}
         loss, metrics = self.ppo_loss(batch)
@@ -159,5 +165,8 @@ class PPOFlowModule(PolicyModule):
         return loss, {name: value.detach() for name, value in metrics.items()}
 
     def enough(self, metrics: dict[str, float]) -> bool:
-        """Whether the policy has moved so far from the one that collected that the iteration's updates should end."""
-        return self.target_kl is not None and metrics.get("approx_kl", 0.0) > self.target_kl
+        """Whether the policy has moved so far from the one that collected that it should learn no more from this iteration; then
+        the critic alone goes on."""
+        enough = self.target_kl is not None and metrics.get("approx_kl", 0.0) > self.target_kl
+        self.critic_alone |= enough
+        return enough

@@ -4,11 +4,12 @@ norms."""
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from genvla.errors import UserError
 from genvla.policy.finetuning import HEADS, part_of
@@ -106,11 +107,20 @@ class PolicyModule(LightningModule):
     def gradient_norms(self) -> dict[str, Tensor]:
         """The norm of the gradient of each part of the policy, before clipping."""
         squares: dict[str, list[Tensor]] = {}
+        sharded = False
         for name, parameter in self.policy.named_parameters():
-            if parameter.grad is not None:
-                squares.setdefault(part_of(name), []).append(parameter.grad.detach().float().square().sum())
-        return {f"grad_norm_{part}": torch.stack(values).sum().sqrt() for part, values in sorted(squares.items())}
+            gradient = parameter.grad
+            if gradient is not None:
+                sharded |= isinstance(gradient, DTensor)
+                own = gradient.to_local() if isinstance(gradient, DTensor) else gradient
+                squares.setdefault(part_of(name), []).append(own.detach().float().square().sum())
+        sums = {part: torch.stack(values).sum() for part, values in sorted(squares.items())}
+        if sharded and sums:  # each process has summed up its shards alone
+            total: Any = self.fabric.all_reduce(torch.stack(list(sums.values())), reduce_op="sum")  # type: ignore[union-attr]
+            sums = dict(zip(sums, total, strict=True))
+        return {f"grad_norm_{part}": value.sqrt() for part, value in sums.items()}
 
     def enough(self, metrics: dict[str, float]) -> bool:
-        """Whether the rest of the iteration's updates should be left out, judging by the metrics of the one about to be made."""
+        """Whether the update about to be made should be left out, judging by its metrics. What is learnt from the rest of the
+        iteration is up to the module."""
         return False

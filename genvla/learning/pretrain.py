@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from genvla.learning.display import TrainingDisplay
 from genvla.learning.imitation import ImitationModule
 from genvla.learning.loop import Loop, TrainingConfig
 from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
+from genvla.learning.stopping import StopRequest
 from genvla.learning.validation import EvaluationConfig, Validator, evaluation_metrics
 from genvla.policy.checkpoints import load_policy, save_policy
 from genvla.policy.flow_policy import FlowPolicy, FlowPolicyConfig
@@ -71,7 +73,7 @@ def pretrain(
         describe_run(folder, settings, scenes)
         console.print(f"run: {folder}", soft_wrap=True)
 
-    with tracked(fabric, folder, tracking, {"seed": seed, "kind": "pretrain"}) as tracker:
+    with StopRequest() as stop, tracked(fabric, folder, tracking, {"seed": seed, "kind": "pretrain"}) as tracker:
         data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
         try:
             learner = learner or new_policy(policy, data, seed)
@@ -79,7 +81,8 @@ def pretrain(
             data.setup()
             groups = {"heldout": data.heldout_ids()}
             validator = Validator(data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console)
-            loop = Loop(fabric, module(learner), data, training, checkpoints, tracker, lambda: validator.quick(learner))
+            quick = partial(validator.quick, learner)
+            loop = Loop(fabric, module(learner), data, training, checkpoints, tracker, quick, stop=stop)
             if not loop.resume() and tracker is not None:
                 tracker.log_config(yaml.safe_load(settings))
             with TrainingDisplay(console) as display:

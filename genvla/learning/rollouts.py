@@ -6,7 +6,7 @@ a run that resumes at iteration i collects exactly what the run that was stopped
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genvla.errors import UserError
 from genvla.learning.advantages import gae, normalise
+from genvla.learning.assignment import SceneAssignment
 from genvla.learning.frozen_cache import FrozenCache
 from genvla.learning.losses import explained_variance
 from genvla.seeding import derive_seed, generator
@@ -32,10 +33,13 @@ class Environments(Protocol):
     """The part of genvla.sim's VectorEnv that a rollout uses."""
 
     num_envs: int
+    groups: list[range]
 
     def reset(self, schedule: Callable[[int, int], EpisodeSpec | None]) -> Observation: ...
 
-    def step(self, actions: ActionChunk) -> Transition: ...
+    def send(self, actions: ActionChunk, group: int) -> None: ...
+
+    def receive(self, group: int) -> Transition: ...
 
 
 class Actor(Protocol):
@@ -84,13 +88,13 @@ class Decisions:
         return len(self.log_prob)
 
 
-def fill_row(rows: Any, t: int, row: Any) -> None:
-    """Copies a row into row t of an object made by map_tensors, attribute by attribute."""
+def fill_row(rows: Any, t: int, slots: slice, row: Any) -> None:
+    """Copies what some slots have into their part of row t of an object made by map_tensors, attribute by attribute."""
     for name, stored in vars(rows).items():
         if isinstance(stored, Tensor):
-            stored[t] = getattr(row, name)
+            stored[t, slots] = getattr(row, name)
         elif stored is not None:
-            fill_row(stored, t, getattr(row, name))
+            fill_row(stored, t, slots, getattr(row, name))
 
 
 @dataclass
@@ -112,11 +116,11 @@ class RolloutBuffer:
     next_value: Float[Tensor, " n"]
 
     @classmethod
-    def allocate(cls, steps: int, inputs: PolicyInputs, output: PolicyOutput) -> Self:
-        """Room for `steps` decisions shaped like the first one."""
+    def allocate(cls, steps: int, num_envs: int, inputs: PolicyInputs, output: PolicyOutput) -> Self:
+        """Room for `steps` decisions in num_envs environments, shaped like the first few."""
 
         def room(tensor: Tensor) -> Tensor:
-            return tensor.new_zeros((steps, *tensor.shape))
+            return tensor.new_zeros((steps, num_envs, *tensor.shape[1:]))
 
         number = room(output.value)
         flag = torch.zeros_like(number, dtype=torch.bool)
@@ -130,16 +134,16 @@ class RolloutBuffer:
             truncated=flag.clone(),
             valid=flag.clone(),
             final_value=number.clone(),
-            next_value=torch.zeros_like(output.value),
+            next_value=torch.zeros_like(number[0]),
         )
 
-    def record(self, t: int, inputs: PolicyInputs, output: PolicyOutput, transition: Transition) -> None:
-        """Fills row t with a decision and what it led to."""
-        fill_row(self.inputs, t, inputs)
+    def record(self, t: int, slots: slice, inputs: PolicyInputs, output: PolicyOutput, transition: Transition) -> None:
+        """Fills some slots' part of row t with their decisions and what they led to."""
+        fill_row(self.inputs, t, slots, inputs)
         for name in ("chain", "log_prob", "value"):
-            getattr(self, name)[t] = getattr(output, name)
+            getattr(self, name)[t, slots] = getattr(output, name)
         for name in ("reward", "terminated", "truncated", "valid"):
-            getattr(self, name)[t] = getattr(transition, name)
+            getattr(self, name)[t, slots] = getattr(transition, name)
 
     @property
     def frozen_bytes(self) -> int:
@@ -195,17 +199,37 @@ class RolloutBuffer:
             "explained_variance": explained_variance(values, returns),
             "reward": self.reward[valid].mean(),
             "dropped_decisions": (~valid).sum(),
+            "dropped_episodes": (~self.valid).sum(),
         }
         return decisions, metrics
 
 
 @dataclass
 class Rollout:
-    """What one iteration collected. seconds: wall-clock by phase, "simulate" and "infer"."""
+    """What one iteration collected.
+
+    seconds: wall-clock by phase: "infer", the policy's work, and "simulate", the waiting for environments that it did not cover.
+    """
 
     buffer: RolloutBuffer
     episodes: list[EpisodeRecord]
     seconds: dict[str, float]
+
+
+class Interrupted(Exception):
+    """The run was told to stop in the middle of what it was doing, of which nothing is kept."""
+
+
+@dataclass
+class _Lane:
+    """A group of environments between two of its decisions."""
+
+    group: int
+    slots: slice
+    noise: torch.Generator
+    observation: Observation
+    inputs: PolicyInputs | None = None
+    output: PolicyOutput | None = None
 
 
 class RolloutCollector:
@@ -213,67 +237,112 @@ class RolloutCollector:
 
     With a cache, the part of the observations' encoding that training does not change is computed once and kept with them.
 
-    Slot i runs scene i modulo the number of scenes, so each environment keeps to its scene. With several processes `first_slot`
-    continues the count, so that together they run what one process with all the environments would.
+    Environments that come in several groups take turns: while the policy decides for one, the others simulate. Each group draws
+    its exploration noise from a generator named after its first slot, so what is collected does not depend on who was faster.
+    With several processes `first_slot` continues the count: two processes with one group each collect what one process with two
+    groups does.
+
+    Args:
+        env: the environments of this process.
+        assignment: which scene runs in which slot, over all processes.
+        steps: decisions in every environment.
+        seed: of episodes and exploration.
+        device: of the policy.
+        first_slot: number of this process's first environment among those of all.
+        cache: where the frozen part of the encodings is kept.
+        interrupted: asked before every decision; True breaks the collection off.
     """
 
     def __init__(
         self,
         env: Environments,
-        scene_ids: Sequence[str],
+        assignment: SceneAssignment,
         steps: int,
         seed: int,
         device: torch.device | str,
         first_slot: int = 0,
         cache: FrozenCache = FrozenCache(),  # noqa: B008  (frozen)
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.env = env
-        self.scene_ids = list(scene_ids)
+        self.assignment = assignment
         self.steps = steps
         self.seed = seed
         self.device = torch.device(device)
         self.first_slot = first_slot
         self.cache = cache
+        self.interrupted = interrupted
+        self._caching = False
 
     def episode(self, iteration: int, slot: int, k: int) -> EpisodeSpec:
         """The k-th episode of a slot in an iteration."""
         slot += self.first_slot
-        scene_id = self.scene_ids[slot % len(self.scene_ids)]
+        scene_id = self.assignment.scenes(iteration)[slot]
         return EpisodeSpec(scene_id, derive_seed(self.seed, "rollout", iteration, slot, k))
 
     @torch.no_grad()
     def collect(self, actor: Actor, iteration: int) -> Rollout:
-        """Fresh resets, then `steps` decisions, with noise and episodes that follow from the seed and the iteration alone."""
-        noise = generator(self.device, self.seed, "policy", iteration, self.first_slot)
+        """Fresh resets, then `steps` decisions, with noise and episodes that follow from the seed and the iteration alone.
+
+        Raises:
+            Interrupted: the run was told to stop.
+        """
+        self._caching = self.cache.where != "off"
         seconds = {"simulate": 0.0, "infer": 0.0}
-        episodes: list[EpisodeRecord] = []
-        buffer: RolloutBuffer | None = None
-        cached = self.cache.where != "off"
         with _timed(seconds, "simulate"):
             observation = self.env.reset(lambda slot, k: self.episode(iteration, slot, k))
-        for t in range(self.steps):
-            with _timed(seconds, "infer"):
-                inputs = actor.process(observation).to(self.device)
-                if cached:
-                    inputs = actor.keep_frozen(inputs)
-                    cached = inputs.frozen is not None and self.cache.fits(self.steps * inputs.frozen.nbytes)
-                    inputs = inputs if cached else replace(inputs, frozen=None)
-                output = actor.act(inputs, noise)
-                actions = output.actions.to(observation.proprio.device)
-            with _timed(seconds, "simulate"):
-                transition = self.env.step(actions)
-            with _timed(seconds, "infer"):
-                inputs = self.cache.stored(inputs)
-                if buffer is None:
-                    buffer = RolloutBuffer.allocate(self.steps, inputs, output)
-                buffer.record(t, inputs, output, transition)
-                self._value_truncated(actor, transition, buffer.final_value[t])
-            episodes += [record for _, record in transition.episodes]
-            observation = transition.observation
+        lanes = [
+            _Lane(
+                group,
+                rows := slice(slots.start, slots.stop),
+                generator(self.device, self.seed, "policy", iteration, self.first_slot + slots.start),
+                observation[rows],
+            )
+            for group, slots in enumerate(self.env.groups)
+        ]
+        episodes: list[EpisodeRecord] = []
+        buffer: RolloutBuffer | None = None
+        for t in range(self.steps + 1):
+            for lane in lanes:
+                if t > 0:
+                    with _timed(seconds, "simulate"):
+                        transition = self.env.receive(lane.group)
+                    with _timed(seconds, "infer"):
+                        buffer = self._record(actor, buffer, t - 1, lane, transition)
+                    episodes += [record for _, record in transition.episodes]
+                if t < self.steps:
+                    if self.interrupted():
+                        raise Interrupted
+                    with _timed(seconds, "infer"):
+                        actions = self._decide(actor, lane)
+                    with _timed(seconds, "simulate"):
+                        self.env.send(actions, lane.group)
         assert buffer is not None
         with _timed(seconds, "infer"):
-            buffer.next_value[:] = actor.value(actor.process(observation).to(self.device))
+            for lane in lanes:
+                buffer.next_value[lane.slots] = actor.value(actor.process(lane.observation).to(self.device))
         return Rollout(buffer, episodes, seconds)
+
+    def _decide(self, actor: Actor, lane: _Lane) -> ActionChunk:
+        inputs = actor.process(lane.observation).to(self.device)
+        if self._caching:
+            inputs = actor.keep_frozen(inputs)
+            decisions = self.steps * self.env.num_envs
+            fits = inputs.frozen is not None and self.cache.fits(decisions * inputs.frozen.nbytes // len(inputs))
+            self._caching, inputs = fits, inputs if fits else replace(inputs, frozen=None)
+        lane.inputs, lane.output = inputs, actor.act(inputs, lane.noise)
+        return lane.output.actions.to(lane.observation.proprio.device)
+
+    def _record(self, actor: Actor, buffer: RolloutBuffer | None, t: int, lane: _Lane, transition: Transition) -> RolloutBuffer:
+        """Keeps a group's decision and what came of it; the first one makes the buffer."""
+        assert lane.inputs is not None and lane.output is not None
+        inputs = self.cache.stored(lane.inputs)
+        if buffer is None:
+            buffer = RolloutBuffer.allocate(self.steps, self.env.num_envs, inputs, lane.output)
+        buffer.record(t, lane.slots, inputs, lane.output, transition)
+        self._value_truncated(actor, transition, buffer.final_value[t, lane.slots])
+        lane.observation = transition.observation
+        return buffer
 
     def _value_truncated(self, actor: Actor, transition: Transition, final_value: Float[Tensor, " n"]) -> None:
         """Fills in V of the last observation of every episode that ran out of time in this step."""

@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import torch
 from lightning import Fabric
+from lightning.fabric.strategies import ModelParallelStrategy
 from torch import Tensor
 
 from genvla.errors import UserError
 from genvla.evaluation.results import write_atomically
-from genvla.learning.checkpoints import Checkpoints
+from genvla.learning.checkpoints import Checkpoints, first_line
+from genvla.learning.sharding import shard
 from genvla.learning.tracking import Tracker, revision_tags
 from genvla.policy.activation_checkpointing import checkpoint_activations
 from genvla.policy.flow_policy import FlowPolicy
@@ -29,10 +31,12 @@ class HardwareConfig:
         accelerator: "auto" takes a GPU where there is one.
         devices: how many of them.
         num_nodes: machines.
-        strategy: Lightning's name of how devices share the work; with warm-up of the critic, or imitation,
-            "ddp_find_unused_parameters_true".
+        strategy: how devices share the work: a Lightning strategy's name, such as "ddp", or "fsdp2", which splits weights,
+            gradients and optimizer state over them. Where some updates leave a part of the policy out, as in the critic's
+            warm-up and in imitation, ddp has to be "ddp_find_unused_parameters_true".
         precision: of the policy's arithmetic.
-        threads: of arithmetic on the CPU; null takes one per physical core.
+        threads: of arithmetic on the CPU; null takes one per physical core, shared out over the
+            devices.
         compile: compile what the policy computes with torch.compile, in this mode of it; reduce-overhead uses CUDA graphs. The
             first iteration takes minutes longer. Wants data.recompute_log_probs in `fit`.
         activation_checkpointing: keep only each layer's inputs for the way back and compute the rest again: a tenth of the
@@ -54,19 +58,25 @@ class HardwareConfig:
         Raises:
             UserError: there is no such accelerator here.
         """
-        torch.set_num_threads(self.threads or physical_cores())
+        torch.set_num_threads(self.threads or max(1, physical_cores() // max(1, self.devices)))
         try:
             fabric = Fabric(
                 accelerator=self.accelerator,
                 devices=self.devices,
                 num_nodes=self.num_nodes,
-                strategy=self.strategy,
+                strategy=self._strategy(),
                 precision=self.precision,
             )
             fabric.launch()
         except (ValueError, RuntimeError) as error:  # Lightning's MisconfigurationException is neither documented nor exported
-            raise UserError(f"hardware: {_first_line(error)}") from error
+            raise UserError(f"hardware: {first_line(error)}") from error
         return fabric
+
+    def _strategy(self) -> str | ModelParallelStrategy:
+        if self.strategy != "fsdp2":
+            return self.strategy
+        processes = self.devices * self.num_nodes
+        return ModelParallelStrategy(shard, processes, 1, save_distributed_checkpoint=False)
 
     def prepare(self, policy: FlowPolicy, sizes: Collection[int] | None = None) -> None:
         """Sets the policy up for activation checkpointing and compilation, the latter for batches of these sizes."""
@@ -156,7 +166,3 @@ def tracked(fabric: Fabric, run_dir: Path, config: TrackingConfig, tags: dict[st
         return
     with Tracker(run_dir, config.experiment, tracking_uri=config.uri, tags=tags) as tracker:
         yield tracker
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

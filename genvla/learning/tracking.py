@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from genvla.errors import UserError
+from genvla.errors import Preempted, UserError
 
 NO_TRACKING = "none"
 """The tracking URI that keeps the record in the run directory alone."""
@@ -30,6 +30,7 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 _PARAM_VALUE_LIMIT = 6000
 _KEY_LIMIT = 250
 _PARAMS_PER_BATCH = 100
+_METRICS_PER_BATCH = 1000
 _PROBE_SECONDS = 10.0
 
 
@@ -86,7 +87,8 @@ class Tracker:
 
             now = int(time.time() * 1000)
             points = [Metric(key, value, now, int(step)) for key, value in values.items()]
-            self._mlflow("log_batch", metrics=points)
+            for start in range(0, len(points), _METRICS_PER_BATCH):
+                self._mlflow("log_batch", metrics=points[start : start + _METRICS_PER_BATCH])
 
     def log_config(self, config: Mapping[str, Any]) -> None:
         """The configuration as MLflow parameters ("policy.width") and as the artifact config.yaml.
@@ -137,7 +139,7 @@ class Tracker:
         if kind is None:
             self.finish()
         else:
-            self.finish("KILLED" if issubclass(kind, KeyboardInterrupt) else "FAILED")
+            self.finish("KILLED" if issubclass(kind, KeyboardInterrupt | Preempted) else "FAILED")
 
     def _resume(self, run_id: str | None, step: int | None) -> None:
         self._step = step

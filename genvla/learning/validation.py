@@ -62,6 +62,7 @@ class Validator:
         config: how many episodes.
         folder: where complete results are written, as `<when>_<group>.json`.
         console: where progress shows.
+        check: called after every episode of a thorough evaluation; breaks it off by raising an exception.
     """
 
     def __init__(
@@ -73,12 +74,14 @@ class Validator:
         config: EvaluationConfig,
         folder: Path,
         console: Console,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.env = env
         self.groups = {name: ids for name, ids in groups.items() if ids}
         self.config = config
         self.folder = Path(folder)
         self.console = console
+        self.check = check
         self._digest = digest(scenes) if Path(scenes).exists() else ""
         self._sim = json.loads(json.dumps(asdict(sim)))
 
@@ -125,6 +128,7 @@ class Validator:
 
             def progress(record: EpisodeRecord) -> None:
                 advance(record.success_once)
+                self.check()
 
             return evaluate_specs(policy, self.env, specs, protocol, terminate_on_success=True, progress=progress, watch=watch)
 

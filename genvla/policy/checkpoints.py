@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save_file
 from genvla.errors import UserError
 from genvla.policy.adapters import base_state, load_adapters, save_adapters
 from genvla.policy.flow_policy import FlowPolicy, FlowPolicyConfig
-from genvla.policy.formats.load import load_foreign
+from genvla.policy.formats.files import read_tensors
+from genvla.policy.formats.load import inspect_foreign, load_foreign
 from genvla.policy.formats.shapes import misfits
 from genvla.policy.tokenizer import PaligemmaTokenizer
 
@@ -65,6 +66,21 @@ def load_policy(
     return policy
 
 
+def inspect_policy(path: Path | str) -> FlowPolicy:
+    """The policy that load_policy would load, on the meta device and without adapters. Reads names and shapes, no weights.
+
+    Raises:
+        UserError: as load_policy.
+    """
+    path = Path(path)
+    own = _own_folder(path)
+    if own is None:
+        return inspect_foreign(path)
+    policy = _empty(own)
+    policy.load_state_dict(read_tensors(own / WEIGHTS, "meta"), assign=True)
+    return policy
+
+
 def _own_folder(path: Path) -> Path | None:
     """The policy folder that is meant, None if the path is for another project's checkpoint."""
     if path.is_file():
@@ -84,18 +100,21 @@ def _is_ours(config: Path) -> bool:
     return not isinstance(document, dict) or "format" in document
 
 
-def _load_own(folder: Path) -> FlowPolicy:
-    config = load_config(folder)
+def _empty(folder: Path) -> FlowPolicy:
+    """The policy of a folder of ours on the meta device; its weights are there and fit."""
     with torch.device("meta"):
-        policy = FlowPolicy.from_config(config)
-    path = folder / WEIGHTS
-    wanted = {key: tuple(value.shape) for key, value in policy.state_dict().items()}
-    _check_weights(path, wanted)
+        policy = FlowPolicy.from_config(load_config(folder))
+    _check_weights(folder / WEIGHTS, {key: tuple(value.shape) for key, value in policy.state_dict().items()})
+    return policy
+
+
+def _load_own(folder: Path) -> FlowPolicy:
+    policy = _empty(folder)
     # Memory of its own is aligned as it was before saving, without which results differ in the last bit.
-    weights = {key: value.clone() for key, value in load_file(path).items()}
+    weights = {key: value.clone() for key, value in load_file(folder / WEIGHTS).items()}
     policy.load_state_dict(weights, assign=True)
     load_adapters(policy, folder)
-    if config.processor.tokenizer == "paligemma" and any((folder / name).is_file() for name in PaligemmaTokenizer.FILES):
+    if policy.config.processor.tokenizer == "paligemma" and any((folder / name).is_file() for name in PaligemmaTokenizer.FILES):
         policy.processor.load_tokenizer(folder)
     return policy
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 from genvla.sim.config import Camera, DomainRandomization, Gains, SimConfig
 from genvla.sim.expert import Demonstration
+from genvla.sim.simpler import is_simpler, require_assets, tasks_of
 from genvla.sim.vector import Schedule, VectorEnv, make_vector_env
 
 
 def scenes_of(scenes: Path, split: str) -> list[str]:
-    """Scene ids of split "train", "heldout" or "all", in the manifest's order."""
+    """Scene ids of split "train", "heldout" or "all", in the manifest's order; for `simpler` its tasks."""
+    if is_simpler(scenes):
+        return tasks_of(split)
     from scenegen.loader import load_scene_set
 
     return load_scene_set(scenes).ids(split)
@@ -22,7 +25,10 @@ def check_scenes(scenes: Path, ids: Iterable[str]) -> None:
 
     Raises:
         scenegen's UserError: a file of one is missing or wrong; it names file and field.
+        UserError: the tasks of `simpler` are meant, and ManiSkill's download of them is not there.
     """
+    if is_simpler(scenes):
+        return require_assets()
     from scenegen.loader import load_scene_set
 
     scene_set = load_scene_set(scenes)

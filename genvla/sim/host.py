@@ -22,6 +22,7 @@ from genvla.seeding import derive_seed
 from genvla.sim.config import SimConfig
 from genvla.sim.expert import Demonstration, ScriptedExpert
 from genvla.sim.scene_env import SceneEnv
+from genvla.sim.simpler import SimplerEnv, is_simpler, require_assets
 from genvla.sim.success import Touches
 from genvla.types import ACTION_DIM, CHUNK_SIZE, PRIVILEGED_NAMES, PROPRIO_DIM, EpisodeRecord, EpisodeSpec
 from scenegen.loader import SceneSet, load_scene_set
@@ -30,7 +31,9 @@ HOLD = np.zeros(ACTION_DIM, dtype=np.float32)
 """An action that moves nothing and opens nothing further; for slots that idle."""
 
 IDLE_PER_SLOT = 2
-"""Environments kept for scenes that no slot runs now, so that evaluations in between training do not rebuild everything."""
+RESIDENT = 128
+"""Environments kept for scenes that no slot runs now: so many per slot, or so many in all where that is more. Evaluations in
+between training, and slots that rotate over more scenes than there are slots, then rebuild nothing."""
 
 FORGET_EVERY = 32
 """Closed environments after which SAPIEN is made to forget the meshes it has read: it keeps 2.3 MB for each scene otherwise."""
@@ -64,11 +67,20 @@ def _require_renderer() -> None:
         ) from None
 
 
+def _render_backend(device: str) -> str:
+    """ManiSkill's name of a device to render on. UserError when there is none of that name."""
+    try:
+        sapien.Device(device)
+    except RuntimeError as error:
+        raise UserError(f"render_device: {device!r} found ({error}), auto, cpu, cuda or cuda:N wanted") from None
+    return device
+
+
 @dataclass
 class Slot:
     """One environment's running episode; `env` is None while the slot idles."""
 
-    env: SceneEnv | None = None
+    env: SceneEnv | SimplerEnv | None = None
     spec: EpisodeSpec | None = None
     chunks: int = 0
     steps: int = 0
@@ -93,17 +105,21 @@ class Slot:
 class Host:
     """Runs the episodes of its slots and writes what they observe into the arrays given.
 
-    arrays: as `observation_arrays` describes them, one row a slot; the host reads `actions` and writes the rest.
+    arrays: as `observation_arrays` describes them, one row a slot; the host reads `actions` and writes the rest. render_device:
+    "auto" (a GPU where torch sees one), "cpu", "cuda", or "cuda:1" and so on; all hosts of a process render on one.
     """
 
-    def __init__(self, scenes: Path, sim: SimConfig, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, scenes: Path, sim: SimConfig, arrays: dict[str, np.ndarray], render_device: str = "auto") -> None:
         _require_renderer()
-        self._scene_set: SceneSet = load_scene_set(scenes)
+        self._rendering = {} if render_device == "auto" else {"render_backend": _render_backend(render_device)}
+        if is_simpler(scenes):
+            require_assets()
+        self._scene_set: SceneSet | None = None if is_simpler(scenes) else load_scene_set(scenes)
         self._sim = sim
         self._arrays = arrays
         self._slots = [Slot() for _ in range(len(arrays["actions"]))]
         self._control = TargetPoseControl(len(self._slots), torch.device("cpu"))
-        self._idle_envs: list[SceneEnv] = []
+        self._idle_envs: list[SceneEnv | SimplerEnv] = []
         self._closed = 0
         self._watched: set[int] = set()
         self._frames: dict[int, list[np.ndarray]] = {}
@@ -166,21 +182,23 @@ class Host:
         self._control.reset(torch.tensor([index]), torch.from_numpy(env.qpos()[None, :6]))
         self.timings["reset"] += time.perf_counter() - started
 
-    def _take_env(self, scene_id: str) -> SceneEnv:
+    def _take_env(self, scene_id: str) -> SceneEnv | SimplerEnv:
         """An idle environment of this scene, or a new one; building takes fifty times as long as beginning an episode.
 
-        The longest idle ones go when there are more than IDLE_PER_SLOT.
+        The longest idle ones go when there are more than are kept.
         """
         for place in reversed(range(len(self._idle_envs))):
             if self._idle_envs[place].layout.id == scene_id:
                 return self._idle_envs.pop(place)
-        while len(self._idle_envs) > IDLE_PER_SLOT * len(self._slots):
+        while len(self._idle_envs) > max(IDLE_PER_SLOT * len(self._slots), RESIDENT):
             self._idle_envs.pop(0).close()
             self._closed += 1
             if self._closed % FORGET_EVERY == 0:
                 sapien.render.clear_cache()
                 sapien.physx.clear_cache()
-        return SceneEnv(scene=self._scene_set.load(scene_id), sim=self._sim, obs_mode="none")
+        if self._scene_set is None:
+            return SimplerEnv(scene_id, self._sim, **self._rendering)
+        return SceneEnv(scene=self._scene_set.load(scene_id), sim=self._sim, obs_mode="none", **self._rendering)
 
     def _advance(self, active: Sequence[int], actions: np.ndarray) -> None:
         """One control step of every active slot; actions [slots, 7]."""
@@ -203,6 +221,12 @@ class Host:
         self.timings["physics"] += time.perf_counter() - solved
         for index, frames in self._frames.items():
             frames.append(self._slots[index].env.view())  # type: ignore[union-attr]
+
+    def take_timings(self) -> dict[str, float]:
+        """Seconds of work by phase since last asked."""
+        timings = dict(self.timings)
+        self.timings.clear()
+        return timings
 
     def close(self) -> None:
         """Frees the environments."""

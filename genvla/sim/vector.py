@@ -3,19 +3,16 @@
 A slot is one environment's place in the batch. What runs in it is decided by a schedule, `schedule(slot, k)` being the slot's
 k-th episode, so that training, evaluation and a resumed run all say what they want by name and nothing about an environment's
 past needs to be saved.
+
+Slots come in groups that can be stepped apart: while a policy decides for one group, the other simulates. What comes out depends
+on the number of groups (in the last bits of batched arithmetic), and never on which of the two was faster.
 """
 
 from __future__ import annotations
 
 import abc
-import multiprocessing as mp
-import os
-import traceback
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -26,85 +23,118 @@ from genvla.errors import UserError
 from genvla.sim.config import SimConfig
 from genvla.sim.expert import Demonstration
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
-from scenegen.loader import UserError as SceneError
 
 Schedule = Callable[[int, int], EpisodeSpec | None]
 """(slot, k) -> the slot's k-th episode; None lets the slot idle from then on."""
 
-WORKER_TIMEOUT = 300.0
-"""Seconds after which a silent worker counts as hung. The first picture compiles shaders, which takes seconds."""
+Outcome = tuple[list[tuple[int, EpisodeRecord]], dict[int, str], list[int]]
+"""Of a group's step: finished episodes by slot, instructions of slots that began one (empty: it idles), slots whose step was
+lost."""
 
-MAX_RESTARTS = 20
-"""Worker deaths after which the run gives up: something is wrong with the machine or the scenes, not with one episode."""
+
+def parts_of(count: int, parts: int) -> list[range]:
+    """0 .. count - 1 in so many runs of equal length, give or take one."""
+    bounds = [count * index // parts for index in range(parts + 1)]
+    return [range(first, last) for first, last in zip(bounds, bounds[1:], strict=False)]
 
 
 class VectorEnv(abc.ABC):
     """The batched interface of n environments; every tensor lies on the CPU.
 
-    Attributes: num_envs; max_chunks, the episode limit; active [n], which slots run an episode; restarts, how often a worker was
-    replaced.
+    Attributes: num_envs; max_chunks, the episode limit; groups, the slots of each; active [n], which slots run an episode;
+    restarts, how often a worker was replaced.
     """
 
-    def __init__(self, num_envs: int, max_chunks: int) -> None:
+    def __init__(self, num_envs: int, max_chunks: int, groups: int = 1) -> None:
         self.num_envs = num_envs
         self.max_chunks = max_chunks
+        self.groups = parts_of(num_envs, groups)
         self.restarts = 0
         self._schedule: Schedule = lambda slot, k: None
         self._terminate = True
         self._next = [0] * num_envs
         self._instructions = [""] * num_envs
+        self._sent: deque[tuple[int, np.ndarray]] = deque()
 
     @property
     def active(self) -> np.ndarray:
         return np.array([bool(text) for text in self._instructions])
 
     def reset(self, schedule: Schedule, *, terminate_on_success: bool = True) -> Observation:
-        """Starts every slot's first episode. With terminate_on_success False, episodes run to the limit, as evaluation wants."""
+        """Starts every slot's first episode; steps under way are abandoned.
+
+        With terminate_on_success False, episodes run to the limit, as evaluation wants.
+        """
+        self._abandon()
         self._schedule, self._terminate = schedule, terminate_on_success
         self._next = [1] * self.num_envs
         self._instructions = self._reset([schedule(slot, 0) for slot in range(self.num_envs)])
-        return self._observation("")
+        return self._observation("", range(self.num_envs))
 
     def step(self, actions: ActionChunk) -> Transition:
         """Runs one chunk [n, c, 7] in every slot; finished slots begin their next episode at once."""
-        arrays = self._arrays
-        arrays["actions"][:] = actions.numpy()
-        valid = self.active
-        following = [
-            self._schedule(slot, k) if active else None for slot, (k, active) in enumerate(zip(self._next, valid, strict=True))
-        ]
-        episodes, began, lost = self._step(following)
+        for group, slots in enumerate(self.groups):
+            self.send(actions[slots.start : slots.stop], group)
+        transitions = [self.receive(group) for group in range(len(self.groups))]
+        return transitions[0] if len(transitions) == 1 else _joined(transitions, [slots.start for slots in self.groups])
+
+    def send(self, actions: ActionChunk, group: int = 0) -> None:
+        """Begins one chunk [m, c, 7] in the m slots of a group. `receive` follows, in the order of sending."""
+        slots = self.groups[group]
+        self._arrays["actions"][slots.start : slots.stop] = actions.numpy()
+        self._sent.append((group, self.active[slots.start : slots.stop]))
+        self._send(group, [self._following(slot) for slot in slots])
+
+    def receive(self, group: int = 0) -> Transition:
+        """What the chunk sent to a group led to; rows and slots of `episodes` count from the group's first slot."""
+        if not self._sent or self._sent[0][0] != group:
+            raise RuntimeError(f"receive({group}): want the groups in the order they were sent, {[g for g, _ in self._sent]}")
+        slots = self.groups[group]
+        episodes, began, lost = self._receive(group)
+        _, valid = self._sent.popleft()
         for slot, text in began.items():
             self._instructions[slot] = text
             self._next[slot] += 1
-        valid[lost] = False
-        terminated, truncated = (torch.from_numpy(arrays[name] & valid) for name in ("terminated", "truncated"))
+        valid[[slot - slots.start for slot in lost]] = False
+        ended = {name: self._arrays[name][slots.start : slots.stop] & valid for name in ("terminated", "truncated")}
+        terminated, truncated = (torch.from_numpy(flags) for flags in ended.values())
         return Transition(
-            observation=self._observation(""),
+            observation=self._observation("", slots),
             reward=terminated.float(),
             terminated=terminated,
             truncated=truncated,
             valid=torch.from_numpy(valid),
-            final_observation=self._observation("final_") if truncated.any() else None,
-            episodes=sorted(episodes, key=lambda pair: pair[0]),
+            final_observation=self._observation("final_", slots) if truncated.any() else None,
+            episodes=sorted(((slot - slots.start, record) for slot, record in episodes), key=lambda pair: pair[0]),
         )
 
-    def _observation(self, prefix: str) -> Observation:
+    def _observation(self, prefix: str, slots: range) -> Observation:
+        rows = slice(slots.start, slots.stop)
         names = ("images", "proprio", "privileged")
-        images, proprio, privileged = (torch.from_numpy(self._arrays[prefix + name].copy()) for name in names)
-        return Observation(images=images, instructions=list(self._instructions), proprio=proprio, privileged=privileged)
+        images, proprio, privileged = (torch.from_numpy(self._arrays[prefix + name][rows].copy()) for name in names)
+        return Observation(images=images, instructions=self._instructions[rows], proprio=proprio, privileged=privileged)
+
+    def _following(self, slot: int) -> EpisodeSpec | None:
+        """The episode that a slot would begin now; an idle slot stays idle."""
+        return self._schedule(slot, self._next[slot]) if self._instructions[slot] else None
+
+    def _abandon(self) -> None:
+        """Forgets the steps under way."""
+        self._sent.clear()
 
     @property
     @abc.abstractmethod
-    def _arrays(self) -> dict[str, np.ndarray]:
+    def _arrays(self) -> Mapping[str, np.ndarray]:
         """As host.observation_arrays describes them, over all slots."""
 
     @abc.abstractmethod
     def _reset(self, specs: Sequence[EpisodeSpec | None]) -> list[str]: ...
 
     @abc.abstractmethod
-    def _step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str], list[int]]:
-        """Finished episodes by slot, instructions of slots that began one (empty: it idles), slots whose step was lost."""
+    def _send(self, group: int, following: Sequence[EpisodeSpec | None]) -> None: ...
+
+    @abc.abstractmethod
+    def _receive(self, group: int) -> Outcome: ...
 
     @abc.abstractmethod
     def watch(self, slots: Sequence[int]) -> None:
@@ -132,303 +162,123 @@ class VectorEnv(abc.ABC):
         self.close()
 
 
-def make_vector_env(scenes: Path, sim: SimConfig, num_envs: int, workers: int) -> VectorEnv:
-    """num_envs environments over `workers` processes; in this process when workers is 0."""
+def make_vector_env(
+    scenes: Path,
+    sim: SimConfig,
+    num_envs: int,
+    workers: int,
+    groups: int = 1,
+    render_device: str = "auto",
+    worker_timeout: float | None = None,
+) -> VectorEnv:
+    """num_envs environments over `workers` processes; in this process when workers is 0.
+
+    Args:
+        scenes: folder of a scene set.
+        sim: the simulated set-up.
+        num_envs: environments side by side.
+        workers: processes that simulate.
+        groups: groups of environments that can be stepped apart.
+        render_device: where pictures are rendered: "auto" (a GPU where torch sees one), "cpu", "cuda", "cuda:1" and so on.
+            Physics runs on the CPU whichever it is.
+        worker_timeout: seconds after which a silent worker counts as hung; the default of genvla.sim.workers when None.
+    """
     if num_envs < 1:
         raise UserError(f"num_envs: {num_envs} found, at least 1 wanted")
+    if not 1 <= groups <= num_envs:
+        raise UserError(f"groups: {groups} found, between 1 and num_envs ({num_envs}) wanted")
     if workers == 0:
-        return LocalVectorEnv(scenes, sim, num_envs)
-    return ProcessVectorEnv(scenes, sim, num_envs, min(workers, num_envs))
+        return LocalVectorEnv(scenes, sim, num_envs, groups, render_device)
+    from genvla.sim.workers import WORKER_TIMEOUT, ProcessVectorEnv
+
+    timeout = WORKER_TIMEOUT if worker_timeout is None else worker_timeout
+    return ProcessVectorEnv(scenes, sim, num_envs, min(workers, num_envs // groups), groups, render_device, timeout)
 
 
 class LocalVectorEnv(VectorEnv):
     """All environments in this process: for debugging, tests and a single environment."""
 
-    def __init__(self, scenes: Path, sim: SimConfig, num_envs: int) -> None:
+    def __init__(self, scenes: Path, sim: SimConfig, num_envs: int, groups: int = 1, render_device: str = "auto") -> None:
         from genvla.sim.host import Host, observation_arrays
 
-        super().__init__(num_envs, sim.max_chunks)
+        super().__init__(num_envs, sim.max_chunks, groups)
         specification = observation_arrays(num_envs, sim.image_size)
         self._storage = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specification.items()}
-        self._host = Host(scenes, sim, self._storage)
+        self._hosts = [
+            Host(scenes, sim, {name: array[slots.start : slots.stop] for name, array in self._storage.items()}, render_device)
+            for slots in self.groups
+        ]
+        self._plans: dict[int, Sequence[EpisodeSpec | None]] = {}
 
     @property
     def _arrays(self) -> dict[str, np.ndarray]:
         return self._storage
 
     def _reset(self, specs: Sequence[EpisodeSpec | None]) -> list[str]:
-        return self._host.reset(specs, self._terminate)
+        pairs = zip(self._hosts, self.groups, strict=True)
+        return [text for host, slots in pairs for text in host.reset(specs[slots.start : slots.stop], self._terminate)]
 
-    def _step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str], list[int]]:
-        return *self._host.step(following), []
+    def _send(self, group: int, following: Sequence[EpisodeSpec | None]) -> None:
+        self._plans[group] = following
 
-    def watch(self, slots: Sequence[int]) -> None:
-        self._host.watch(slots)
-
-    def take_frames(self) -> dict[int, list[np.ndarray]]:
-        return self._host.take_frames()
-
-    def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
-        return (demonstration for _, demonstration in self._host.demonstrate(specs, noise))
-
-    def read_timings(self) -> dict[str, float]:
-        timings = dict(self._host.timings)
-        self._host.timings.clear()
-        return timings
-
-    def close(self) -> None:
-        self._host.close()
-
-
-class ProcessVectorEnv(VectorEnv):
-    """Environments over worker processes. Pictures and actions pass through shared memory; pipes carry only words."""
-
-    def __init__(self, scenes: Path, sim: SimConfig, num_envs: int, workers: int) -> None:
-        from genvla.sim.host import observation_arrays
-
-        super().__init__(num_envs, sim.max_chunks)
-        self._scenes, self._sim = scenes, sim
-        specification = observation_arrays(num_envs, sim.image_size)
-        self._memory = SharedMemory(create=True, size=sum(_bytes(*entry) for entry in specification.values()))
-        self._views = _views(self._memory, num_envs, sim.image_size)
-        bounds = [num_envs * index // workers for index in range(workers + 1)]
-        self._ranges = [range(first, last) for first, last in zip(bounds, bounds[1:], strict=False)]
-        self._watched: list[int] = []
-        self._workers = [_Worker(self._memory.name, scenes, sim, num_envs, slots) for slots in self._ranges]
-        try:
-            for worker in self._workers:
-                worker.receive()  # the word that it is up, or the reason why not
-        except BaseException:
-            self.close()
-            raise
-
-    @property
-    def _arrays(self) -> dict[str, np.ndarray]:
-        return self._views
-
-    def _reset(self, specs: Sequence[EpisodeSpec | None]) -> list[str]:
-        messages = {w: ("reset", ([specs[slot] for slot in slots], self._terminate)) for w, slots in enumerate(self._ranges)}
-        replies, dead = self._ask(messages)
-        while dead:
-            more, dead = self._ask({w: messages[w] for w in self._restart(dead)})
-            replies |= more
-        return [text for w in range(len(self._workers)) for text in replies[w]]
-
-    def _step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str], list[int]]:
-        replies, dead = self._ask({w: ("step", [following[slot] for slot in slots]) for w, slots in enumerate(self._ranges)})
-        episodes: list[tuple[int, EpisodeRecord]] = []
-        began: dict[int, str] = {}
-        lost: list[int] = []
-        for w, (finished, started) in replies.items():
-            first = self._ranges[w].start
-            episodes += [(first + index, record) for index, record in finished]
-            began |= {first + index: text for index, text in started.items()}
-        while dead:
-            for w in dead:
-                lost += self._ranges[w]
-            restarted = self._restart(dead)
-            texts, dead = self._ask({w: ("reset", ([following[s] for s in self._ranges[w]], self._terminate)) for w in restarted})
-            for w, instructions in texts.items():
-                began |= dict(zip(self._ranges[w], instructions, strict=True))
-        return episodes, began, sorted(set(lost))
+    def _receive(self, group: int) -> Outcome:
+        finished, began = self._hosts[group].step(self._plans.pop(group))
+        first = self.groups[group].start
+        return [(first + index, record) for index, record in finished], {first + i: text for i, text in began.items()}, []
 
     def watch(self, slots: Sequence[int]) -> None:
-        self._watched = list(slots)
-        self._ask({w: ("watch", [slot - r.start for slot in slots if slot in r]) for w, r in enumerate(self._ranges)})
+        for host, group in zip(self._hosts, self.groups, strict=True):
+            host.watch([slot - group.start for slot in slots if slot in group])
 
     def take_frames(self) -> dict[int, list[np.ndarray]]:
-        replies, _ = self._ask({w: ("take_frames", None) for w in range(len(self._workers))})
-        return {self._ranges[w].start + index: frames for w, reply in replies.items() for index, frames in reply.items()}
+        pairs = zip(self._hosts, self.groups, strict=True)
+        return {group.start + index: frames for host, group in pairs for index, frames in host.take_frames().items()}
 
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
-        shares = {w: list(specs[w :: len(self._workers)]) for w in range(len(self._workers))}
-        for w, share in shares.items():
-            self._workers[w].send(("demonstrate", (share, noise)))
-        working = set(shares)
-        try:
-            while working:
-                for w in self._ready(working):
-                    reply = self._workers[w].receive()
-                    if reply is None:
-                        working.remove(w)
-                    else:
-                        yield reply[1]
-        finally:  # whoever stops listening early must not leave answers for the next question
-            for w in working:
-                while self._workers[w].receive() is not None:
-                    pass
-
-    def _ready(self, working: set[int]) -> list[int]:
-        ready = wait([self._workers[w].connection for w in working], WORKER_TIMEOUT)
-        if not ready:
-            raise RuntimeError(f"no demonstration for {WORKER_TIMEOUT:g} s: a simulator process hangs")
-        return [w for w in working if self._workers[w].connection in ready]
+        for place, host in enumerate(self._hosts):
+            yield from (demonstration for _, demonstration in host.demonstrate(specs[place :: len(self._hosts)], noise))
 
     def read_timings(self) -> dict[str, float]:
-        replies, _ = self._ask({w: ("read_timings", None) for w in range(len(self._workers))})
-        total: dict[str, float] = defaultdict(float)
-        for reply in replies.values():
-            for name, seconds in reply.items():
-                total[name] += seconds
-        return dict(total)
+        return added_up([host.take_timings() for host in self._hosts])
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.stop()
-        self._views = {}
-        with suppress(FileNotFoundError):
-            self._memory.close()
-            self._memory.unlink()
-
-    def _ask(self, messages: Mapping[int, tuple[str, Any]]) -> tuple[dict[int, Any], list[int]]:
-        """Sends to each worker and waits for all; returns the replies, and the workers that died or hang."""
-        replies, dead = {}, []
-        for w, message in messages.items():
-            with suppress(BrokenPipeError):  # its death shows when its answer is awaited
-                self._workers[w].send(message)
-        for w in messages:
-            try:
-                replies[w] = self._workers[w].receive()
-            except _WorkerDied:
-                dead.append(w)
-        return replies, dead
-
-    def _restart(self, dead: Sequence[int]) -> list[int]:
-        self.restarts += len(dead)
-        if self.restarts > MAX_RESTARTS:
-            raise RuntimeError(
-                f"simulator processes died {self.restarts} times; the last with exit code {self._workers[dead[-1]].exit_code}"
-            )
-        for w in dead:
-            self._workers[w].stop()
-            self._workers[w] = _Worker(self._memory.name, self._scenes, self._sim, self.num_envs, self._ranges[w])
-        for w in dead:
-            self._workers[w].receive()
-        if self._watched:
-            self.watch(self._watched)
-        return list(dead)
+        for host in self._hosts:
+            host.close()
 
 
-class _WorkerDied(Exception):
-    """The process is gone or silent."""
+def added_up(timings: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Seconds by phase, summed."""
+    total: dict[str, float] = defaultdict(float)
+    for part in timings:
+        for name, seconds in part.items():
+            total[name] += seconds
+    return dict(total)
 
 
-class _Worker:
-    """A worker process, seen from outside."""
+def _joined(transitions: Sequence[Transition], firsts: Sequence[int]) -> Transition:
+    """One transition over all slots from those of the groups."""
 
-    def __init__(self, memory: str, scenes: Path, sim: SimConfig, num_envs: int, slots: range) -> None:
-        context = mp.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, memory, scenes, sim, num_envs, slots), daemon=True)
-        with _single_threaded():
-            self._process.start()
-        theirs.close()
+    def join(name: str) -> torch.Tensor:
+        return torch.cat([getattr(transition, name) for transition in transitions])
 
-    def send(self, message: tuple[str, Any]) -> None:
-        self.connection.send(message)
-
-    def receive(self) -> Any:
-        """The answer. Raises what the worker's code raised, or _WorkerDied."""
-        try:
-            if not self.connection.poll(WORKER_TIMEOUT):
-                raise _WorkerDied
-            kind, value = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            raise _WorkerDied from None
-        if kind == "user_error":
-            raise UserError(value)
-        if kind == "error":
-            raise RuntimeError(f"in a simulator process:\n{value}")
-        return value
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._process.exitcode
-
-    def stop(self) -> None:
-        with suppress(BrokenPipeError, OSError):
-            self.send(("stop", None))
-        self._process.join(2.0)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self.connection.close()
+    finals = [transition.final_observation or transition.observation for transition in transitions]
+    return Transition(
+        observation=_join_observations([transition.observation for transition in transitions]),
+        reward=join("reward"),
+        terminated=join("terminated"),
+        truncated=join("truncated"),
+        valid=join("valid"),
+        final_observation=_join_observations(finals) if any(transition.final_observation for transition in transitions) else None,
+        episodes=[
+            (first + slot, record)
+            for first, transition in zip(firsts, transitions, strict=True)
+            for slot, record in transition.episodes
+        ],
+    )
 
 
-@contextmanager
-def _single_threaded() -> Iterator[None]:
-    """For processes started inside: one thread for arithmetic, none of its own for software rendering.
-
-    That is enough, as there is a process for each core.
-    """
-    wanted = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
-def _work(connection: Connection, memory_name: str, scenes: Path, sim: SimConfig, num_envs: int, slots: range) -> None:
-    """The worker process: answers each message with ("ok", result), ("user_error", line) or ("error", traceback)."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interrupt means
-    torch.set_num_threads(1)
-    host = None
-    try:
-        from genvla.sim.host import Host
-
-        memory = SharedMemory(memory_name)
-        views = _views(memory, num_envs, sim.image_size)
-        host = Host(scenes, sim, {name: view[slots.start : slots.stop] for name, view in views.items()})
-        connection.send(("ok", None))
-        while True:
-            command, argument = connection.recv()
-            if command == "stop":
-                return
-            connection.send(("ok", _answer(host, connection, command, argument)))
-    except EOFError:
-        return  # the parent is gone
-    except (UserError, SceneError) as error:
-        connection.send(("user_error", str(error)))
-    except Exception:
-        connection.send(("error", traceback.format_exc()))
-
-
-def _answer(host: Any, connection: Connection, command: str, argument: Any) -> Any:
-    if command == "reset":
-        return host.reset(*argument)
-    if command == "step":
-        return host.step(argument)
-    if command == "watch":
-        return host.watch(argument)
-    if command == "take_frames":
-        return host.take_frames()
-    if command == "demonstrate":
-        for pair in host.demonstrate(*argument):
-            connection.send(("ok", pair))
-        return None
-    timings = dict(host.timings)
-    host.timings.clear()
-    return timings
-
-
-def _bytes(shape: tuple[int, ...], dtype: np.dtype) -> int:
-    return -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
-
-
-def _views(memory: SharedMemory, num_envs: int, image_size: int) -> dict[str, np.ndarray]:
-    """The arrays of all slots, laid one after the other into shared memory."""
-    from genvla.sim.host import observation_arrays
-
-    views, offset = {}, 0
-    for name, (shape, dtype) in observation_arrays(num_envs, image_size).items():
-        views[name] = np.ndarray(shape, dtype, buffer=memory.buf, offset=offset)
-        offset += _bytes(shape, dtype)
-    return views
+def _join_observations(parts: Sequence[Observation]) -> Observation:
+    joined: dict[str, Any] = {
+        name: torch.cat([getattr(part, name) for part in parts]) for name in ("images", "proprio", "privileged")
+    }
+    return Observation(instructions=[text for part in parts for text in part.instructions], **joined)

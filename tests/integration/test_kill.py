@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -74,3 +75,32 @@ def test_killed_and_resumed_equals_uninterrupted(config: Path) -> None:
     assert not all(torch.equal(whole[name], start[name]) for name in whole)
     steps = [[json.loads(line)["step"] for line in (Path(run) / "metrics.jsonl").open()] for run in ("whole", "killed")]
     assert steps[0] == steps[1] and set(steps[0]) == {0, 1, 2, 3}
+
+
+def lines(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.mark.slow
+def test_ten_kills_and_two_preemptions_leave_no_trace(config: Path) -> None:
+    """SIGKILL takes the whole process group; SIGTERM too, as Slurm sends it, and the run then ends by itself with 75."""
+    iterations = ["--training.iterations", "16"]
+    assert main(["fit", "--config", str(config), "--run_dir", "whole", *iterations]) == 0
+
+    run, draw = Path("stopped"), random.Random(0)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = ["fit", "--config", str(config), "--run_dir", str(run), *iterations]
+    for number in [signal.SIGKILL] * 5 + [signal.SIGTERM] + [signal.SIGKILL] * 5 + [signal.SIGTERM]:
+        before, deadline = lines(run), time.monotonic() + 300
+        with subprocess.Popen([sys.executable, "-m", "genvla.cli", *command], env=environment, start_new_session=True) as process:
+            while lines(run) <= before:
+                assert process.poll() is None and time.monotonic() < deadline, "it got no further"
+                time.sleep(0.02)
+            time.sleep(draw.uniform(0.0, 0.5))
+            os.killpg(process.pid, number)
+            assert process.wait(120) == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+        command = ["fit", "--resume", str(run)]
+    assert main(command) == 0
+    whole, stopped = (load_policy(folder / "checkpoints" / "last").state_dict() for folder in (Path("whole"), run))
+    assert all(torch.equal(whole[name], stopped[name]) for name in whole)

@@ -150,10 +150,25 @@ def test_only_the_critic_learns_while_it_warms_up(tmp_path: Path) -> None:
 
 
 def test_updates_end_when_the_policy_has_moved_enough(tmp_path: Path) -> None:
-    make_loop(tmp_path, 1, target_kl=1e-6, policy_lr=1e-3).run()
+    loop = make_loop(tmp_path, 1, target_kl=1e-6, policy_lr=1e-3)
+    policies, critics = [], []
+    step = loop.optimizer.step
+
+    def watched() -> None:
+        before = {name: value.clone() for name, value in loop.module.policy.named_parameters()}
+        step()
+        changed = {name for name, value in loop.module.policy.named_parameters() if not torch.equal(value, before[name])}
+        critics.append(any(name.startswith("value_head") for name in changed))
+        policies.append(any(not name.startswith("value_head") for name in changed))
+
+    loop.optimizer.step = watched
+    loop.run()
     (row,) = logged(tmp_path)
     assert row["update/stopped_early"] == 1
-    assert row["update/updates"] == 1  # before the first one the policy has not moved at all
+    # Before the first update the policy has not moved at all, so it is made; of the other three, the one that shows how far it
+    # went is left out, and the rest is the critic's.
+    assert policies == [True, False, False] and all(critics)
+    assert row["update/updates"] == 3
 
 
 def test_micro_batches_add_up_to_the_minibatch(tmp_path: Path) -> None:

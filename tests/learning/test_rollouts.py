@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from genvla.errors import UserError
+from genvla.learning.assignment import SceneAssignment
 from genvla.learning.datamodule import Minibatches, RolloutDataModule
 from genvla.learning.module import PPOFlowModule
-from genvla.learning.rollouts import Decisions, Rollout, RolloutCollector
+from genvla.learning.rollouts import Decisions, Interrupted, Rollout, RolloutCollector
 from genvla.types import CHUNK_SIZE
 from tests.learning.toy import SCENES, ToyEnv, small_policy, toy_data, toy_module
 
@@ -17,7 +18,8 @@ from tests.learning.toy import SCENES, ToyEnv, small_policy, toy_data, toy_modul
 def collect(
     num_envs: int = 6, steps: int = 7, seed: int = 0, iteration: int = 0, module: PPOFlowModule | None = None, **world: Any
 ) -> Rollout:
-    collector = RolloutCollector(ToyEnv(num_envs, **world), SCENES, steps, seed, "cpu")
+    env = ToyEnv(num_envs, **world)
+    collector = RolloutCollector(env, SceneAssignment(SCENES, num_envs), steps, seed, "cpu")
     return collector.collect(module or toy_module(), iteration)
 
 
@@ -31,10 +33,51 @@ def test_an_iteration_follows_from_seed_and_number_alone() -> None:
 
 
 def test_environments_keep_to_their_scene_and_never_repeat_an_episode() -> None:
-    collector = RolloutCollector(ToyEnv(4), SCENES, 1, 0, "cpu", first_slot=4)
+    collector = RolloutCollector(ToyEnv(4), SceneAssignment(SCENES, 8), 1, 0, "cpu", first_slot=4)
     assert [collector.episode(0, slot, 0).scene_id for slot in range(4)] == ["toy-1", "toy-2", "toy-0", "toy-1"]
     seeds = [collector.episode(i, slot, k).seed for i in range(3) for slot in range(4) for k in range(3)]
     assert len(set(seeds)) == len(seeds)
+
+
+def test_groups_collect_what_as_many_processes_would() -> None:
+    """Bit for bit, so that training does not depend on how environments are shared out, nor on who was faster."""
+    module = toy_module()
+
+    def rollout(env: ToyEnv, first_slot: int) -> Rollout:
+        return RolloutCollector(env, SceneAssignment(SCENES, 6), 7, 0, "cpu", first_slot).collect(module, 3)
+
+    whole = rollout(ToyEnv(6, max_chunks=2, groups=2), 0)
+    parts = [rollout(ToyEnv(3, max_chunks=2), first) for first in (0, 3)]
+    for name in ("chain", "log_prob", "value", "reward", "terminated", "truncated", "valid", "final_value"):
+        assert torch.equal(getattr(whole.buffer, name), torch.cat([getattr(part.buffer, name) for part in parts], dim=1)), name
+    assert torch.equal(whole.buffer.next_value, torch.cat([part.buffer.next_value for part in parts]))
+    assert torch.equal(whole.buffer.inputs.proprio, torch.cat([part.buffer.inputs.proprio for part in parts], dim=1))
+    assert sorted(whole.episodes, key=str) == sorted(parts[0].episodes + parts[1].episodes, key=str)
+    assert whole.buffer.truncated.any() and whole.buffer.terminated.any()
+
+
+def test_more_scenes_than_environments_take_turns() -> None:
+    data = toy_data(num_envs=2, steps=3, minibatch_size=6)
+    seen = set()
+    for iteration in range(2):
+        data.collect(toy_module(), iteration)
+        seen |= {data._collector.episode(iteration, slot, 0).scene_id for slot in range(2)}
+    assert seen == set(SCENES)
+
+
+def test_a_collection_that_is_broken_off_leaves_no_trace() -> None:
+    """In whichever phase: the next one is that of a collector that was never disturbed."""
+    module, data = toy_module(), toy_data(num_envs=4, steps=3, groups=2, curriculum=True)
+    decisions = iter(range(100))
+    data.interrupted = lambda: next(decisions) == 3
+    before = data.state_dict()
+    with pytest.raises(Interrupted):
+        data.collect(module, 0)
+    assert data.state_dict() == before
+    data.interrupted = lambda: False
+    again, fresh = data.collect(module, 0), toy_data(num_envs=4, steps=3, groups=2, curriculum=True).collect(module, 0)
+    assert again["rollout"]["scene_success"] == fresh["rollout"]["scene_success"]
+    assert again["rollout"]["advantage_mean"] == fresh["rollout"]["advantage_mean"]
 
 
 def test_the_buffer_holds_what_happened() -> None:

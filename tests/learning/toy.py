@@ -24,6 +24,7 @@ from genvla.policy.pi0 import Pi0Config
 from genvla.policy.processor import ProcessorConfig, Statistics
 from genvla.policy.siglip import SiglipConfig
 from genvla.seeding import derive_seed, generator
+from genvla.sim.vector import parts_of
 from genvla.types import PRIVILEGED_NAMES, ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
 
 SCENES = ["toy-0", "toy-1", "toy-2"]
@@ -72,8 +73,11 @@ def still_policy() -> FlowPolicy:
 class ToyEnv:
     """A VectorEnv of the toy world. `deaths` holds (step, slot) pairs at which a worker dies, counted from the last reset."""
 
-    def __init__(self, num_envs: int, max_chunks: int = 3, deaths: frozenset[tuple[int, int]] = frozenset()) -> None:
+    def __init__(
+        self, num_envs: int, max_chunks: int = 3, deaths: frozenset[tuple[int, int]] = frozenset(), groups: int = 1
+    ) -> None:
         self.num_envs = num_envs
+        self.groups = parts_of(num_envs, groups)
         self.max_chunks = max_chunks
         self.deaths = deaths
         self.restarts = 0
@@ -84,8 +88,9 @@ class ToyEnv:
         self.schedule = schedule
         self.episode = [0] * self.num_envs
         self.chunks = [0] * self.num_envs
-        self.steps = 0
-        return self.observe()
+        self.steps = [0] * self.num_envs
+        self.sent: list[tuple[int, ActionChunk]] = []
+        return self.observe(range(self.num_envs))
 
     def spec(self, slot: int) -> EpisodeSpec | None:
         return self.schedule(slot, self.episode[slot])
@@ -94,35 +99,51 @@ class ToyEnv:
         spec = self.spec(slot)
         return 0.0 if spec is None else 0.8 * float(torch.rand((), generator=generator("cpu", spec.seed)))
 
-    def observe(self) -> Observation:
-        proprio = torch.zeros(self.num_envs, 7)
-        proprio[:, 1] = torch.tensor([self.goal(slot) for slot in range(self.num_envs)])
-        privileged = torch.zeros(self.num_envs, len(PRIVILEGED_NAMES))
+    def observe(self, slots: range) -> Observation:
+        proprio = torch.zeros(len(slots), 7)
+        proprio[:, 1] = torch.tensor([self.goal(slot) for slot in slots])
+        privileged = torch.zeros(len(slots), len(PRIVILEGED_NAMES))
         privileged[:, 1] = 0.15 * proprio[:, 1]
-        privileged[:, -1] = 1 - torch.tensor(self.chunks) / self.max_chunks
-        images = torch.zeros(self.num_envs, 1, 8, 8, 3, dtype=torch.uint8)
-        return Observation(images, ["reach"] * self.num_envs, proprio, privileged=privileged)
+        privileged[:, -1] = 1 - torch.tensor([self.chunks[slot] for slot in slots]) / self.max_chunks
+        images = torch.zeros(len(slots), 1, 8, 8, 3, dtype=torch.uint8)
+        return Observation(images, ["reach"] * len(slots), proprio, privileged=privileged)
 
     def step(self, actions: ActionChunk) -> Transition:
-        slots = range(self.num_envs)
+        assert len(self.groups) == 1
+        self.send(actions, 0)
+        return self.receive(0)
+
+    def send(self, actions: ActionChunk, group: int) -> None:
+        self.sent.append((group, actions))
+
+    def receive(self, group: int) -> Transition:
+        sent, actions = self.sent.pop(0)
+        assert sent == group
+        slots = self.groups[group]
         goals = torch.tensor([self.goal(slot) for slot in slots])
-        valid = torch.tensor([self.spec(slot) is not None and (self.steps, slot) not in self.deaths for slot in slots])
+        valid = torch.tensor([self.spec(slot) is not None and (self.steps[slot], slot) not in self.deaths for slot in slots])
         distance = (actions[:, 0, 1] - goals).abs()
         success = (distance < TOLERANCE) & valid
         reward = torch.where(success, 1.0, -distance)
-        self.chunks = [chunks + 1 for chunks in self.chunks]
-        truncated = (torch.tensor(self.chunks) >= self.max_chunks) & ~success & valid
-        final = self.observe()
+        for slot in slots:
+            self.chunks[slot] += 1
+        truncated = (torch.tensor([self.chunks[slot] for slot in slots]) >= self.max_chunks) & ~success & valid
+        final = self.observe(slots)
         episodes = []
-        for slot in (success | truncated | ~valid).nonzero().flatten().tolist():
-            if valid[slot]:
-                spec, won = self.spec(slot), bool(success[slot])
+        for row in (success | truncated | ~valid).nonzero().flatten().tolist():
+            slot = slots[row]
+            if valid[row]:
+                spec, won = self.spec(slot), bool(success[row])
                 record = EpisodeRecord(spec.scene_id, spec.seed, won, won, won, 4 * self.chunks[slot], self.chunks[slot], "reach")
-                episodes.append((slot, record))
+                episodes.append((row, record))
             self.episode[slot] += self.spec(slot) is not None
             self.chunks[slot] = 0
-        self.steps += 1
-        return Transition(self.observe(), reward, success, truncated, valid, final if truncated.any() else None, episodes)
+        for slot in slots:
+            self.steps[slot] += 1
+        return Transition(self.observe(slots), reward, success, truncated, valid, final if truncated.any() else None, episodes)
+
+    def read_timings(self) -> dict[str, float]:
+        return {}
 
     def watch(self, slots: Sequence[int]) -> None:
         self.watched = list(slots)
@@ -149,7 +170,7 @@ class ToyData(RolloutDataModule):
         pass
 
     def make_env(self) -> ToyEnv:
-        return ToyEnv(self.num_envs, deaths=self.deaths)
+        return ToyEnv(self.num_envs, deaths=self.deaths, groups=self._group_count())
 
 
 def toy_data(**settings: object) -> ToyData:

@@ -18,9 +18,22 @@ from scenegen.loader import UserError as SceneError
 NUM = 4
 
 
-@pytest.fixture(scope="module", params=[0, 2], ids=["local", "processes"])
+BACK_ENDS = {
+    "local": {"workers": 0},
+    "processes": {"workers": 2},
+    "local in groups": {"workers": 0, "groups": 2},
+    "processes in groups": {"workers": 2, "groups": 2},
+    "pictures by the GPU": {"workers": 2, "groups": 2, "render_device": "cuda"},
+}
+"""Every back end, by name: the settings of make_vector_env. All pass the same tests."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.gpu] if "GPU" in name else []) for name in BACK_ENDS],
+)
 def env(request: pytest.FixtureRequest, scenes: Path, sim: SimConfig) -> Iterator[VectorEnv]:
-    with make_vector_env(scenes, sim, NUM, request.param) as vector_env:
+    with make_vector_env(scenes, sim, NUM, **BACK_ENDS[request.param]) as vector_env:  # type: ignore[arg-type]
         yield vector_env
 
 
@@ -144,32 +157,136 @@ def test_replaying_a_demonstration_in_chunks_succeeds(env: VectorEnv, ids: list[
     assert all(record.success_once and record.grasped_once for _, record in transition.episodes)
 
 
+def test_groups_step_apart_and_give_what_they_give_together(env: VectorEnv, ids: list[str]) -> None:
+    """Whoever is received first and however the steps interleave, each group's rows are those of stepping all at once."""
+
+    def schedule(slot: int, k: int) -> EpisodeSpec:
+        return EpisodeSpec(ids[slot % 3], 10 * k + slot)
+
+    env.reset(schedule)
+    together = [env.step(wave(t)) for t in range(env.max_chunks + 1)]
+    env.reset(schedule)
+    rows = [slice(slots.start, slots.stop) for slots in env.groups]
+    for group, slots in enumerate(rows):
+        env.send(wave(0)[slots], group)
+    for t, whole in enumerate(together):
+        for group, slots in enumerate(rows):
+            part = env.receive(group)
+            assert same(part.observation, whole.observation[slots])
+            assert torch.equal(part.truncated, whole.truncated[slots]) and torch.equal(part.valid, whole.valid[slots])
+            wanted = [(slot - slots.start, record) for slot, record in whole.episodes if slots.start <= slot < slots.stop]
+            assert part.episodes == wanted
+            if whole.final_observation is not None:
+                assert part.final_observation is not None and same(part.final_observation, whole.final_observation[slots])
+            if t + 1 < len(together):
+                env.send(wave(t + 1)[slots], group)
+    assert together[env.max_chunks - 1].truncated.all()
+
+
+def test_steps_under_way_are_abandoned_by_a_reset(env: VectorEnv, ids: list[str]) -> None:
+    def begin() -> Observation:
+        return env.reset(lambda slot, k: EpisodeSpec(ids[0], 10 * k + slot))
+
+    first = begin()
+    env.send(wave(0)[: env.groups[0].stop], 0)
+    assert same(begin(), first)
+    last = len(env.groups) - 1
+    env.send(wave(0)[env.groups[last].start :], last)
+    with pytest.raises(RuntimeError, match="in the order they were sent"):
+        env.receive(last + 1)
+    env.receive(last)
+
+
+def test_timings_are_told_by_phase(env: VectorEnv, ids: list[str]) -> None:
+    env.read_timings()
+    env.reset(lambda slot, k: EpisodeSpec(ids[0], k))
+    env.step(hold())
+    timings = env.read_timings()
+    assert {"physics", "render", "kinematics", "reset"} <= set(timings) and min(timings.values()) > 0
+    assert not env.read_timings()
+
+
 def test_back_ends_agree(scenes: Path, sim: SimConfig, ids: list[str]) -> None:
-    def run(workers: int) -> Observation:
-        with make_vector_env(scenes, sim, NUM, workers) as vector_env:
+    def run(**settings: int) -> Observation:
+        with make_vector_env(scenes, sim, NUM, **settings) as vector_env:
             vector_env.reset(lambda slot, k: EpisodeSpec(ids[slot % 3], slot))
             for t in range(3):
                 observation = vector_env.step(wave(t)).observation
         return observation
 
-    one, two = run(0), run(2)  # the inverse kinematics' last bits depend on how many are solved together
-    assert torch.allclose(one.proprio, two.proprio, atol=1e-5) and torch.allclose(one.privileged, two.privileged, atol=1e-4)
-    assert (one.images.float() - two.images.float()).abs().mean() < 0.1
+    one = run(workers=0)
+    for two in (run(workers=2), run(workers=0, groups=2)):
+        # the inverse kinematics' last bits depend on how many are solved together
+        assert torch.allclose(one.proprio, two.proprio, atol=1e-5) and torch.allclose(one.privileged, two.privileged, atol=1e-4)
+        assert (one.images.float() - two.images.float()).abs().mean() < 0.1
 
 
-def test_a_killed_worker_is_replaced_and_its_episodes_are_void(scenes: Path, sim: SimConfig, ids: list[str]) -> None:
-    with make_vector_env(scenes, sim, NUM, 2) as vector_env:
-        vector_env.reset(lambda slot, k: EpisodeSpec(ids[0], 10 * k + slot))
-        vector_env.step(wave(0))
-        os.kill(vector_env._workers[1]._process.pid, signal.SIGKILL)  # type: ignore[attr-defined]
-        transition = vector_env.step(wave(1))
-        assert transition.valid.tolist() == [True, True, False, False]
-        assert vector_env.restarts == 1
-        for t in range(vector_env.max_chunks):
-            transition = vector_env.step(wave(t))
+@pytest.fixture(scope="module")
+def mortal(scenes: Path, sim: SimConfig) -> Iterator[VectorEnv]:
+    """Two workers, two groups: worker 1 simulates slot 1 of group 0 and slot 3 of group 1."""
+    with make_vector_env(scenes, sim, NUM, workers=2, groups=2) as vector_env:
+        yield vector_env
+
+
+def pid(env: VectorEnv, worker: int) -> int:
+    return env._workers[worker]._process.pid  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lost_worker_is_replaced_and_its_episodes_are_void(
+    mortal: VectorEnv, ids: list[str], number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    env, before = mortal, mortal.restarts
+    env.reset(lambda slot, k: EpisodeSpec(ids[0], 10 * k + slot))
+    env.step(wave(0))
+    env._timeout = 15.0  # type: ignore[attr-defined]
+    os.kill(pid(env, 1), number)
+    # As the collector does it: group 1 is on its way while group 0 is awaited, and group 0 goes on before group 1 is received.
+    env.send(wave(1)[:2], 0)
+    env.send(wave(1)[2:], 1)
+    assert env.receive(0).valid.tolist() == [True, False]
+    env.send(wave(2)[:2], 0)
+    assert env.receive(1).valid.tolist() == [True, False]
+    env.send(wave(2)[2:], 1)
+    assert env.receive(0).valid.all() and env.receive(1).valid.all()
+    assert env.restarts == before + 1
+    assert "2 episodes dropped" in caplog.text
+    finished = []
+    for t in range(env.max_chunks):
+        transition = env.step(wave(t))
         assert transition.valid.all()
-        finished = [record.seed for slot, record in transition.episodes if slot >= 2]
-        assert finished == [12, 13]  # the interrupted episodes 2 and 3 are gone
+        finished += [record.seed for slot, record in transition.episodes if slot in (1, 3)]
+    assert finished == [11, 13]  # the interrupted episodes 1 and 3 are gone
+    env._timeout = 300.0  # type: ignore[attr-defined]
+
+
+def test_a_worker_that_dies_while_its_other_group_waits_for_the_policy(mortal: VectorEnv, ids: list[str]) -> None:
+    env = mortal
+    env.reset(lambda slot, k: EpisodeSpec(ids[0], 10 * k + slot))
+    env.send(wave(0)[:2], 0)
+    env.send(wave(0)[2:], 1)
+    assert env.receive(0).valid.all()
+    os.kill(pid(env, 1), signal.SIGKILL)
+    lost = env.receive(1).valid.tolist()  # it may have answered before it died
+    env.send(wave(1)[:2], 0)
+    assert env.receive(0).valid.tolist() == [True, False]  # what was decided for its slot was decided for an episode now void
+    assert lost[0] and env.step(wave(2)).valid.tolist() == [True, True, True, True]
+
+
+def test_a_worker_that_dies_between_rounds_is_replaced_at_the_reset(mortal: VectorEnv, ids: list[str]) -> None:
+    os.kill(pid(mortal, 0), signal.SIGKILL)
+    mortal.reset(lambda slot, k: EpisodeSpec(ids[0], 10 * k + slot))
+    assert mortal.step(wave(0)).valid.all()
+
+
+def test_workers_leave_signals_to_their_parent(mortal: VectorEnv, ids: list[str]) -> None:
+    """A cluster sends SIGTERM to every process of a job; the run then needs its workers to end in order."""
+    before = mortal.restarts
+    for worker in (0, 1):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+            os.kill(pid(mortal, worker), number)
+    mortal.reset(lambda slot, k: EpisodeSpec(ids[0], k))
+    assert mortal.step(wave(0)).valid.all() and mortal.restarts == before
 
 
 def test_a_missing_mesh_reaches_the_caller_as_one_line(scenes: Path, sim: SimConfig, tmp_path: Path) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +16,9 @@ from genvla.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+Device = Literal["cpu", "meta"]
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+"""Names of precisions in a safetensors file; of other kinds of numbers no weights are made."""
 
 
 def find_weights(path: Path) -> Path:
@@ -36,8 +39,10 @@ def find_weights(path: Path) -> Path:
     return found[0]
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, device: Device = "cpu") -> dict[str, Tensor]:
     """Name to tensor of a .safetensors file, of the shards of an index, or of a torch file (its `model` entry, if it has one).
+
+    device: meta for names, shapes and precisions without the numbers, which are then not read.
 
     Raises:
         UserError: the file is missing, damaged, or holds anything that would have to be executed.
@@ -45,8 +50,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file, want a checkpoint: a policy folder, .safetensors, or .pt")
     if path.name.endswith(".index.json"):
-        return _read_shards(path)
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        return _read_shards(path, device)
+    return _read_safetensors(path, device) if path.suffix == ".safetensors" else _read_torch(path, device)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,14 +67,24 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, device: Device) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return load_file(path) if device == "cpu" else _read_header(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as safetensors ({error})") from error
 
 
-def _read_shards(path: Path) -> dict[str, Tensor]:
+def _read_header(path: Path) -> dict[str, Tensor]:
+    tensors = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118
+            tensor = file.get_slice(name)
+            kind = _FLOATS.get(tensor.get_dtype(), torch.uint8)
+            tensors[name] = torch.empty(tensor.get_shape(), dtype=kind, device="meta")
+    return tensors
+
+
+def _read_shards(path: Path, device: Device) -> dict[str, Tensor]:
     places = read_json(path).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
         raise UserError(f"{path}: weight_map: want the name of a file beside it for every tensor")
@@ -77,16 +92,16 @@ def _read_shards(path: Path) -> dict[str, Tensor]:
     for name in sorted(set(places.values())):
         if not (path.parent / name).is_file():
             raise UserError(f"{path.parent / name}: no such file, but {path.name} names it")
-        tensors |= _read_safetensors(path.parent / name)
+        tensors |= _read_safetensors(path.parent / name, device)
     lacking = [key for key in places if key not in tensors]
     if lacking:
         raise UserError(f"{path}: found no {', '.join(lacking[:3])}{' ...' if len(lacking) > 3 else ''} in the files it names")
     return tensors
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path, device: Device) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        content = torch.load(path, map_location=device, mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: found objects other than tensors, which loading would have to execute; not loaded") from error
     except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, KeyError, ValueError, OSError ...

@@ -52,7 +52,30 @@ def load_foreign(path: Path, *, dtype: torch.dtype | None = None, seed: int = 0)
         UserError: the checkpoint is damaged, of another model, or a tensor is missing, unexpected or of another shape.
     """
     file = find_weights(path)
-    tensors = _merge_lora(_unwrapped(read_tensors(file), file), file)
+    policy, weights = _understand(file, read_tensors(file))
+    _assign(policy, _own_memory(weights, dtype, file), seed)
+    folder = file.parent
+    if any((folder / name).is_file() for name in PaligemmaTokenizer.FILES):
+        policy.processor.load_tokenizer(folder)
+    return policy
+
+
+def inspect_foreign(path: Path) -> FlowPolicy:
+    """The same policy on the meta device: everything is checked that names and shapes can tell, and no weights are read.
+
+    Raises:
+        UserError: as load_foreign.
+    """
+    file = find_weights(path)
+    policy, weights = _understand(file, read_tensors(file, "meta"))
+    with torch.device("meta"):
+        _assign(policy, _own_memory(weights, None, file), seed=0)
+    return policy
+
+
+def _understand(file: Path, tensors: dict[str, Tensor]) -> tuple[FlowPolicy, dict[str, Tensor]]:
+    """A policy on the meta device that these tensors fit, which are all there, and the tensors by our names."""
+    tensors = _merge_lora(_unwrapped(tensors, file), file)
     kind = recognise(tensors)
     if kind is None or kind == "pi0.5":
         found = "pi0.5" if kind else f"tensors of another model: {_count(list(tensors))}"
@@ -64,7 +87,8 @@ def load_foreign(path: Path, *, dtype: torch.dtype | None = None, seed: int = 0)
     shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     try:
         config = _config(infer_config(shapes, kind, _horizon(file.parent, kind)), kind)
-        statistics = find_statistics(file.parent, kind, tensors)
+        numbers = {name: tensor for name, tensor in tensors.items() if not tensor.is_meta}
+        statistics = find_statistics(file.parent, kind, numbers)
     except UserError as error:
         raise error if str(file.parent) in str(error) else UserError(f"{file}: {error}") from error
     with torch.device("meta"):
@@ -76,12 +100,7 @@ def load_foreign(path: Path, *, dtype: torch.dtype | None = None, seed: int = 0)
     if problems := misfits(shapes, wanted, {name: theirs(name, kind) for name in wanted} | origin):
         raise UserError(f"{file}: found names of {kind}, but the weights do not fit: {problems}")
     _drop_alias(weights, file)
-    tensors.clear()
-    _assign(policy, _own_memory(weights, dtype, file), seed)
-    folder = file.parent
-    if any((folder / name).is_file() for name in PaligemmaTokenizer.FILES):
-        policy.processor.load_tokenizer(folder)
-    return policy
+    return policy, weights
 
 
 def _unwrapped(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:

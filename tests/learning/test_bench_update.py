@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from genvla.cli import main
-from genvla.learning.bench import MadeUpDecisions, bench_update, peak_since, reset_peak
+from genvla.learning.bench_update import MadeUpDecisions, bench_update, peak_since, reset_peak
 from genvla.learning.module import PPOFlowModule
 from genvla.policy.finetuning import VARIANTS, Finetuning
 from genvla.policy.flops import update_flops
@@ -84,7 +84,7 @@ def test_the_peak_is_that_since_it_was_reset() -> None:
 def test_an_estimate_runs_nothing_and_tells_what_fits(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("genvla.learning.bench.run_updates", None)
+    monkeypatch.setattr("genvla.learning.bench_update.run_updates", None)
     output = tmp_path / "plan.json"
     command = ["bench", "update", "--model", "tiny", "--estimate", "--gpu", "2 GiB", "--precision", "bf16-mixed"]
     assert main([*command, "--variants", "full_expert", "--output", str(output)]) == 0
