@@ -24,7 +24,7 @@ import torch
 
 from genvla.errors import UserError
 from genvla.sim.config import SimConfig
-from genvla.sim.expert import Demonstration
+from genvla.sim.expert import Demonstration, Moment
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
 from scenegen.loader import UserError as SceneError
 
@@ -115,6 +115,14 @@ class VectorEnv(abc.ABC):
         """Human-view pictures, uint8 [h, w, 3], at each control step of the last `step`, by watched slot that was active."""
 
     @abc.abstractmethod
+    def record(self, on: bool) -> None:
+        """From now on `take_moments` gives what was observed, or no longer."""
+
+    @abc.abstractmethod
+    def take_moments(self) -> dict[int, list[Moment]]:
+        """What was observed before each control step of the last `step`, by slot that was active."""
+
+    @abc.abstractmethod
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
         """The scripted expert's episodes, in the order they finish. It takes the slots over: `reset` before the next `step`."""
 
@@ -168,6 +176,12 @@ class LocalVectorEnv(VectorEnv):
     def take_frames(self) -> dict[int, list[np.ndarray]]:
         return self._host.take_frames()
 
+    def record(self, on: bool) -> None:
+        self._host.record(on)
+
+    def take_moments(self) -> dict[int, list[Moment]]:
+        return self._host.take_moments()
+
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
         return (demonstration for _, demonstration in self._host.demonstrate(specs, noise))
 
@@ -194,6 +208,7 @@ class ProcessVectorEnv(VectorEnv):
         bounds = [num_envs * index // workers for index in range(workers + 1)]
         self._ranges = [range(first, last) for first, last in zip(bounds, bounds[1:], strict=False)]
         self._watched: list[int] = []
+        self._recording = False
         self._workers = [_Worker(self._memory.name, scenes, sim, num_envs, slots) for slots in self._ranges]
         try:
             for worker in self._workers:
@@ -237,8 +252,19 @@ class ProcessVectorEnv(VectorEnv):
         self._ask({w: ("watch", [slot - r.start for slot in slots if slot in r]) for w, r in enumerate(self._ranges)})
 
     def take_frames(self) -> dict[int, list[np.ndarray]]:
-        replies, _ = self._ask({w: ("take_frames", None) for w in range(len(self._workers))})
-        return {self._ranges[w].start + index: frames for w, reply in replies.items() for index, frames in reply.items()}
+        return self._by_slot("take_frames")
+
+    def record(self, on: bool) -> None:
+        self._recording = on
+        self._ask({w: ("record", on) for w in range(len(self._workers))})
+
+    def take_moments(self) -> dict[int, list[Moment]]:
+        return self._by_slot("take_moments")
+
+    def _by_slot(self, question: str) -> dict[int, Any]:
+        """What the workers answer, each by its own slots, by those of all."""
+        replies, _ = self._ask({w: (question, None) for w in range(len(self._workers))})
+        return {self._ranges[w].start + index: answer for w, reply in replies.items() for index, answer in reply.items()}
 
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
         shares = {w: list(specs[w :: len(self._workers)]) for w in range(len(self._workers))}
@@ -306,6 +332,8 @@ class ProcessVectorEnv(VectorEnv):
             self._workers[w].receive()
         if self._watched:
             self.watch(self._watched)
+        if self._recording:
+            self.record(True)
         return list(dead)
 
 
@@ -410,6 +438,10 @@ def _answer(host: Any, connection: Connection, command: str, argument: Any) -> A
         return host.watch(argument)
     if command == "take_frames":
         return host.take_frames()
+    if command == "record":
+        return host.record(argument)
+    if command == "take_moments":
+        return host.take_moments()
     if command == "demonstrate":
         for pair in host.demonstrate(*argument):
             connection.send(("ok", pair))
