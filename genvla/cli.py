@@ -28,6 +28,8 @@ class Command:
     """Whether it trains: has a seed for all its parts, and a folder that it can be resumed from."""
     flags: tuple[tuple[str, str], ...] = ()
     """Parameters that may be given as `--name`, without a value, and their help."""
+    operands: tuple[tuple[str, str], ...] = ()
+    """Parameters that are given without their name, as often as wanted, and their help."""
 
     def load(self) -> Callable[..., Any]:
         return getattr(import_module(self.module), self.function)
@@ -38,7 +40,17 @@ COMMANDS = {
     "pretrain": Command("genvla.learning.pretrain", "pretrain", "train a small policy by imitation of the expert", True),
     "fit": Command("genvla.learning.fit", "fit", "fine-tune a policy by reinforcement learning (PPOFlow)", True, DRY_RUN),
     "evaluate": Command("genvla.evaluation.command", "evaluate_command", "evaluate a policy on the scenes of a scene set"),
+    "compare": Command(
+        "genvla.evaluation.compare",
+        "compare_command",
+        "set runs side by side: tables, figures, a page",
+        operands=(("runs", "folders of training runs, or results of genvla evaluate; none to take runs from MLflow"),),
+    ),
+    "sweep": Command("genvla.learning.sweep", "sweep", "run a grid of configurations and seeds, and compare them"),
     "export": Command("genvla.policy.export", "export", "write a policy in the format of open-pi-zero or lerobot, or in ours"),
+    "export-dataset": Command(
+        "genvla.learning.lerobot.command", "export_dataset", "write episodes as a dataset that lerobot and `genvla pretrain` read"
+    ),
     "expert": Command("genvla.evaluation.expert", "expert_command", "try the scripted expert: can the tasks of a set be done?"),
     "doctor": Command(
         "genvla.doctor",
@@ -84,7 +96,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --print_config
         return stop.code if isinstance(stop.code, int) else 2
     except KeyboardInterrupt:
-        print("genvla: interrupted; a training run goes on from its last checkpoint with --resume RUN_DIR", file=sys.stderr)
+        goes_on = "a training run goes on from its last checkpoint with --resume RUN_DIR, an evaluation or a sweep by itself"
+        print(f"genvla: interrupted; {goes_on}", file=sys.stderr)
         return 130
     except ValueError as error:
         if type(error).__name__ == "UserError":  # scenegen's, which is not imported for a --help
@@ -133,7 +146,10 @@ def _parser_of(command: Command, wanted: bool) -> ArgumentParser:
     parser.description = (function.__doc__ or "").strip().splitlines()[0]
     based = f"; its `{BASE}` names another one that it adds to" if command.experiment else ""
     parser.add_argument("--config", action="config", help=f"YAML file with any of the options below{based}.")
-    parser.add_function_arguments(function, as_positional=False, skip={"settings", *dict(command.flags)}, sub_configs=True)
+    for operand, text in command.operands:
+        parser.add_argument(operand, nargs="*", type=Path, help=text)
+    named: set[str | int] = {"settings", *dict(command.flags), *dict(command.operands)}
+    parser.add_function_arguments(function, as_positional=False, skip=named, sub_configs=True)
     for flag, text in command.flags:
         parser.add_argument(f"--{flag.replace('_', '-')}", nargs="?", const=True, default=False, type=bool, help=text)
     if command.experiment:

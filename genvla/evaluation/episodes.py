@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -102,6 +102,7 @@ def run_episodes(
     terminate_on_success: bool = False,
     progress: Callable[[EpisodeRecord], None] | None = None,
     watch: Film | None = None,
+    done: Mapping[EpisodeSpec, EpisodeRecord] | None = None,
 ) -> list[EpisodeRecord]:
     """Runs every spec once and returns their records in the order of specs.
 
@@ -117,13 +118,14 @@ def run_episodes(
             limit, which takes longer and tells whether the success lasts.
         progress: called with each record when its episode ends.
         watch: the episodes to film are its keys; their frames are added to its lists.
+        done: episodes that were run before; their records are taken as they are.
 
     Raises:
         RuntimeError: episodes were lost to dying workers ROUNDS times.
     """
     if len(set(specs)) != len(specs):
         raise ValueError("two of the episodes are the same")
-    records: dict[EpisodeSpec, EpisodeRecord] = {}
+    records = dict(done or {})
     for _ in range(ROUNDS):
         missing = [spec for spec in specs if spec not in records]
         if not missing:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from genvla.evaluation.episodes import Act, Environments, Film, episode_specs, run_episodes
+from genvla.evaluation.episodes import Act, Environments, Film, episode_specs
+from genvla.evaluation.ranks import run_over_ranks
 from genvla.evaluation.results import EvaluationResult, Protocol
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation
 
@@ -39,24 +40,42 @@ def evaluate_specs(
     terminate_on_success: bool = False,
     progress: Callable[[EpisodeRecord], None] | None = None,
     watch: Film | None = None,
+    done: Mapping[EpisodeSpec, EpisodeRecord] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> EvaluationResult:
-    """Runs the policy on the given episodes, in evaluation mode, and leaves it in the mode it was in."""
+    """Runs the policy on the given episodes, in evaluation mode, and leaves it in the mode it was in.
+
+    See `run_episodes`, and `run_over_ranks` for rank and world_size.
+    """
     training = policy.training
     policy.eval()
     try:
-        records = run_episodes(
-            policy_act(policy), env, specs, terminate_on_success=terminate_on_success, progress=progress, watch=watch
+        records = run_over_ranks(
+            policy_act(policy),
+            env,
+            specs,
+            rank=rank,
+            world_size=world_size,
+            terminate_on_success=terminate_on_success,
+            progress=progress,
+            watch=watch,
+            done=done,
         )
     finally:
         policy.train(training)
-    protocol = replace(
+    return EvaluationResult(tuple(records), as_run(protocol, policy, env, terminate_on_success))
+
+
+def as_run(protocol: Protocol, policy: FlowPolicy, env: Environments, terminate_on_success: bool) -> Protocol:
+    """The protocol with what policy and environments decide of it."""
+    return replace(
         protocol,
         integration_steps=policy.integration_steps,
         max_chunks=env.max_chunks,
         num_envs=env.num_envs,
         terminate_on_success=terminate_on_success,
     )
-    return EvaluationResult(tuple(records), protocol)
 
 
 def evaluate(

@@ -115,6 +115,11 @@ def _checked(run_dir: Path, splits: Sequence[str]) -> Rows:
             raise UserError(f"{run_dir / 'metrics.jsonl'}: has {sorted(known)}, want {key} too")
     if not success & known:
         raise UserError(f"{run_dir / 'metrics.jsonl'}: has {sorted(known)}, want one of {sorted(success)} too")
+    return placed(rows)
+
+
+def placed(rows: Rows) -> Rows:
+    """Rows with env_steps and wall_seconds in each: where they are missing, those of the row before."""
     place = {ENV_STEPS: 0.0, WALL_SECONDS: 0.0}
     result = []
     for row in rows:

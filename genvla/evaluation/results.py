@@ -55,8 +55,9 @@ class Summary:
 class Protocol:
     """How an evaluation was run: what two results must share to be compared, and where they come from.
 
-    The flow is integrated without noise after A^0, which is random; in 0 steps where the scripted expert acted. Digests are of
-    file contents; empty when the scenes or the policy did not come from files. sim holds the fields of the SimConfig.
+    split_seed is that of a split drawn from the set's training scenes (genvla.sim.split_scenes), None for the set's own. The flow
+    is integrated without noise after A^0, which is random; in 0 steps where the scripted expert acted. Digests are of file
+    contents; empty when the scenes or the policy did not come from files. sim holds the fields of the SimConfig.
     """
 
     split: str
@@ -72,6 +73,7 @@ class Protocol:
     checkpoint_digest: str = ""
     sim: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    split_seed: int | None = None
 
 
 @dataclass(frozen=True)

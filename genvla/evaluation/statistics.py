@@ -69,3 +69,50 @@ def _two_sided_quantile(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
     return NormalDist().inv_cdf(0.5 + confidence / 2)
+
+
+def paired_interval(won: int, lost: int, n: int, confidence: float = 0.95) -> Interval:
+    """The difference of two shares of success on the same n trials, with its score interval; (nan, -1, 1) when n is 0.
+
+    T. Tango, Equivalence test and confidence interval for the difference in proportions for the paired-sample design, Statistics
+    in Medicine 17 (1998): the differences d for which |won - lost - n d| <= z sqrt(n (2 q + d (1 - d))), where q is the most
+    likely share of lost trials if the difference were d, the larger root of
+    2 n q^2 + ((2 n - won + lost) d - won - lost) q - lost d (1 - d). It is to paired trials what Wilson's interval is to one
+    sample: it has a width when no trial tells the two apart, and leaves out 0 exactly when McNemar's test without continuity
+    correction finds a difference.
+
+    Args:
+        won: trials that the second succeeded in and the first did not.
+        lost: trials that the first succeeded in and the second did not.
+        n: all trials, those that both or neither succeeded in included.
+
+    Raises:
+        ValueError: if won or lost is negative or they are more than n, or confidence is not within (0, 1).
+    """
+    if won < 0 or lost < 0 or won + lost > n:
+        raise ValueError(f"{won} won and {lost} lost of {n} trials")
+    z = _two_sided_quantile(confidence)
+    if n == 0:
+        return Interval(float("nan"), -1.0, 1.0, 0)
+    from scipy.optimize import brentq
+
+    def excess(d: float) -> float:
+        linear = (2 * n - won + lost) * d - won - lost
+        q = (sqrt(max(0.0, linear * linear + 8 * n * lost * d * (1 - d))) - linear) / (4 * n)
+        return (won - lost - n * d) ** 2 - z * z * n * (2 * q + d * (1 - d))
+
+    found = (won - lost) / n
+    bounds = []
+    for end in (-1.0, 1.0):
+        start = found + 1e-9 * end  # at `found` itself the excess is 0 where no trial tells the two apart
+        inside = -1 < start < 1 and excess(start) < 0
+        bounds.append(float(brentq(excess, start, end)) if inside else found)
+    return Interval(found, bounds[0], bounds[1], n)
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """How likely a difference of at least this size is by chance: the exact two-sided p of McNemar's test (Q. McNemar,
+    Psychometrika 12, 1947), that of `won` heads in won + lost throws of a fair coin; 1 where there is none."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0

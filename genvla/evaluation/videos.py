@@ -1,9 +1,10 @@
-"""Filmed episodes as one video: a grid with what was asked for and how it ended; and as a strip of pictures."""
+"""Filmed episodes as a contact sheet, moving and still: what was asked for, how it went and how it ended."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil, sqrt
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from genvla.evaluation.episodes import Film
+from genvla.evaluation.episodes import Film, spread_over_scenes
 from genvla.evaluation.results import EvaluationResult
 from genvla.types import CONTROL_HZ, EpisodeRecord, EpisodeSpec
 
@@ -24,6 +25,9 @@ FONT_SIZE = 16
 LINE = 21
 HEADER = 3 * LINE + 8
 """Pixels over each picture: two lines of instruction and one for the outcome."""
+TITLE_SIZE = 22
+TITLE = 40
+"""Pixels of a section's title."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,47 @@ class Clip:
         return tile
 
 
+Clips = Sequence[Clip] | Mapping[str, Sequence[Clip]]
+"""What a sheet shows: clips, or sections of them by title."""
+
+
+def worth_filming(records: Sequence[EpisodeRecord], count: int) -> list[EpisodeSpec]:
+    """`count` episodes, half of them successes and half failures where there are enough of both, of scenes as different as can
+    be."""
+    kinds = [_by_turns([record.spec for record in records if record.success_once is kind]) for kind in (True, False)]
+    fair = (count + 1) // 2, count // 2
+    first = min(len(kinds[0]), max(fair[0], count - len(kinds[1])))
+    return [spec for specs, some in zip(kinds, (first, count - first), strict=True) for spec in spread_over_scenes(specs, some)]
+
+
+def _by_turns(specs: Sequence[EpisodeSpec]) -> list[EpisodeSpec]:
+    """First one episode of each scene, then the second of each that has one."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for spec in specs:
+        turns.append(seen[spec.scene_id])
+        seen[spec.scene_id] += 1
+    return [spec for _, spec in sorted(zip(turns, specs, strict=True), key=lambda pair: pair[0])]
+
+
+def by_outcome(clips: Sequence[Clip], result: EvaluationResult) -> dict[str, list[Clip]]:
+    """The clips under "successes: 4 of 126" and "failures: 4 of 98"; a kind that none is of is left out."""
+    sections = {}
+    for name, kind in (("successes", True), ("failures", False)):
+        shown = [clip for clip in clips if clip.record.success_once is kind]
+        if shown:
+            total = sum(record.success_once is kind for record in result.records)
+            sections[f"{name}: {len(shown)} of {total}"] = shown
+    return sections
+
+
 def clips_of(result: EvaluationResult, film: Film) -> list[Clip]:
     """The filmed episodes of an evaluation with their records, in the order of the film; it may hold others' too."""
     records = {EpisodeSpec(record.scene_id, record.seed): record for record in result.records}
     return [Clip(records[spec], frames) for spec, frames in film.items() if frames and spec in records]
 
 
-def write_video(clips: Sequence[Clip], path: Path, *, hold_seconds: float = 1.0) -> None:
+def write_video(clips: Clips, path: Path, *, hold_seconds: float = 1.0) -> None:
     """All clips side by side in real time, H.264 in an MP4; shorter ones stand still at their end, and all for `hold_seconds`.
 
     Raises:
@@ -74,44 +112,67 @@ def write_video(clips: Sequence[Clip], path: Path, *, hold_seconds: float = 1.0)
     """
     from imageio_ffmpeg import write_frames
 
-    steps = _longest(clips) + round(hold_seconds * CONTROL_HZ)
+    sections = _sections(clips)
+    steps = max(len(clip.frames) for _, some in sections for clip in some) + round(hold_seconds * CONTROL_HZ)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    width, height = _grid(clips, 1).size
+    width, height = _grid(sections, 1).size
     writer = write_frames(
         str(temporary), (width, height), fps=CONTROL_HZ, codec="libx264", pix_fmt_out="yuv420p", quality=7, macro_block_size=2
     )
     writer.send(None)
     for step in range(1, steps + 1):
-        writer.send(np.ascontiguousarray(_grid(clips, step)))
+        writer.send(np.ascontiguousarray(_grid(sections, step)))
     writer.close()
     temporary.replace(path)
 
 
-def write_strip(clips: Sequence[Clip], path: Path, *, columns: int = 6) -> None:
+def write_strip(clips: Clips, path: Path, *, columns: int = 6) -> None:
     """One row per clip: `columns` pictures from its first to its last control step, evenly spaced, as a PNG."""
-    _longest(clips)
-    rows = []
-    for clip in clips:
-        steps = np.linspace(1, len(clip.frames), columns).round().astype(int).tolist()
-        tiles = [np.asarray(clip.tile(step, titled=column == 0)) for column, step in enumerate(steps)]
-        rows.append(np.concatenate(tiles, axis=1))
+    parts = []
+    for title, some in _sections(clips):
+        rows = []
+        for clip in some:
+            steps = np.linspace(1, len(clip.frames), columns).round().astype(int).tolist()
+            tiles = [np.asarray(clip.tile(step, titled=column == 0)) for column, step in enumerate(steps)]
+            rows.append(np.concatenate(tiles, axis=1))
+        parts += _titled(title, rows)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    Image.fromarray(_stack(rows)).save(temporary, format="PNG", optimize=True)
+    Image.fromarray(_stack(parts)).save(temporary, format="PNG", optimize=True)
     temporary.replace(path)
 
 
-def _grid(clips: Sequence[Clip], step: int) -> Image.Image:
+def _sections(clips: Clips) -> list[tuple[str, Sequence[Clip]]]:
+    sections = list(clips.items()) if isinstance(clips, Mapping) else [("", clips)]
+    everything = [clip for _, some in sections for clip in some]
+    if not everything or not all(len(clip.frames) for clip in everything):
+        raise ValueError("nothing to show: no clip, or a clip without frames")
+    return sections
+
+
+def _grid(sections: Sequence[tuple[str, Sequence[Clip]]], step: int) -> Image.Image:
     """The tiles of all clips at one step, in about as many columns as rows; even sides, as yuv420p wants."""
-    columns = ceil(sqrt(len(clips)))
-    tiles = [np.asarray(clip.tile(step)) for clip in clips]
-    rows = [np.concatenate(tiles[start : start + columns], axis=1) for start in range(0, len(tiles), columns)]
-    grid = _stack(rows)
+    columns = ceil(sqrt(sum(len(clips) for _, clips in sections)))
+    parts = []
+    for title, clips in sections:
+        tiles = [np.asarray(clip.tile(step)) for clip in clips]
+        parts += _titled(title, [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)])
+    grid = _stack(parts)
     height, width = grid.shape[:2]
     canvas = Image.new("RGB", (width + width % 2, height + height % 2), BACKGROUND)
     canvas.paste(Image.fromarray(grid), (0, 0))
     return canvas
+
+
+def _titled(title: str, rows: list[UInt8[np.ndarray, "h w 3"]]) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """The rows of a section under its title, if it has one."""
+    if not title:
+        return rows
+    bar = Image.new("RGB", (rows[0].shape[1], TITLE), BACKGROUND)
+    draw = ImageDraw.Draw(bar)
+    draw.text((BORDER + 6, TITLE // 2), title, TEXT, ImageFont.load_default(TITLE_SIZE), anchor="lm")
+    return [np.asarray(bar), *rows]
 
 
 def _stack(rows: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "h w 3"]:
@@ -142,9 +203,3 @@ def _wrap(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont, width: 
             line = line.removesuffix(" ...")[:-1]
             shown[row] = f"{line}..."
     return shown
-
-
-def _longest(clips: Sequence[Clip]) -> int:
-    if not clips or not all(len(clip.frames) for clip in clips):
-        raise ValueError("nothing to show: no clip, or a clip without frames")
-    return max(len(clip.frames) for clip in clips)

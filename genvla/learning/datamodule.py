@@ -55,6 +55,8 @@ class RolloutDataModule(LightningDataModule):
         scenes: folder of a scene set.
         split: which of its scenes to train on.
         num_scenes: only the first so many of them; null for all.
+        split_seed: decides which half of the set's training scenes is "train" and which "heldout", and their order; null for the
+            set's own split.
         only: only these of them, by id or by the beginning of one, such as s0004; null for all.
         sim: the simulated set-up.
         scene_weights: by scene id, how often to visit a scene beside the others, which weigh 1; null for all alike.
@@ -99,6 +101,7 @@ class RolloutDataModule(LightningDataModule):
         frozen_cache: Literal["device", "cpu", "off"] = "device",
         frozen_cache_gib: float = 8.0,
         recompute_log_probs: bool = False,
+        split_seed: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -112,6 +115,7 @@ class RolloutDataModule(LightningDataModule):
         self.scenes = Path(scenes)
         self.split = split
         self.num_scenes = num_scenes
+        self.split_seed = split_seed
         self.only = only
         self.sim = sim
         self.scene_weights = scene_weights
@@ -146,9 +150,9 @@ class RolloutDataModule(LightningDataModule):
         Raises:
             UserError: there are fewer than num_scenes, or none or several for an entry of `only`.
         """
-        from genvla.sim import scenes_of
+        from genvla.sim import split_scenes
 
-        found = scenes_of(self.scenes, self.split)
+        found = split_scenes(self.scenes, self.split, self.split_seed)
         if self.only is not None:
             matches = [[scene for scene in found if scene.startswith(beginning)] for beginning in self.only]
             for beginning, match in zip(self.only, matches, strict=True):
@@ -174,10 +178,10 @@ class RolloutDataModule(LightningDataModule):
         check_scenes(self.scenes, [*self.scene_ids(), *self.heldout_ids()])
 
     def heldout_ids(self) -> list[str]:
-        """The scenes of the set that nobody trains on."""
-        from genvla.sim import scenes_of
+        """The scenes that nobody trains on: of the set, or of its split by `split_seed`."""
+        from genvla.sim import split_scenes
 
-        return scenes_of(self.scenes, "heldout")
+        return split_scenes(self.scenes, "heldout", self.split_seed)
 
     def setup(self, stage: str = "fit") -> None:
         """Starts the environments. A second call does nothing."""

@@ -39,12 +39,13 @@ class DemonstrationSet:
     """m moments of successful demonstrations, one after the other, in physical units. tried: how many demonstrations were
     started.
 
-    episode: which demonstration a moment is of. task: which of `instructions` it was given.
+    privileged: None where nobody knew it. episode: which demonstration a moment is of. task: which of `instructions` it was
+    given.
     """
 
     images: UInt8[np.ndarray, "m n h w 3"]
     proprio: Float[np.ndarray, "m 7"]
-    privileged: Float[np.ndarray, "m p"]
+    privileged: Float[np.ndarray, "m p"] | None
     actions: Float[np.ndarray, "m 7"]
     episode: Int[np.ndarray, " m"]
     task: Int[np.ndarray, " m"]
@@ -103,7 +104,7 @@ class DemonstrationSet:
                 images=torch.from_numpy(self.images[rows]),
                 instructions=[self.instructions[task] for task in self.task[rows]],
                 proprio=torch.from_numpy(self.proprio[rows]),
-                privileged=torch.from_numpy(self.privileged[rows]),
+                privileged=None if self.privileged is None else torch.from_numpy(self.privileged[rows]),
             )
             inputs.append(processor(observation))
         there = [name for name, value in vars(inputs[0]).items() if value is not None]
@@ -139,6 +140,8 @@ class DemonstrationDataModule(LightningDataModule):
         num_envs: environments that run side by side.
         workers: processes that simulate; 0 for this one.
         cache: folder where demonstrations are kept for the next run with the same settings; null to keep none.
+        lerobot: folder of a dataset in lerobot's format to learn from instead, as `genvla export-dataset` or lerobot writes them;
+            scenes, sim and workers then serve the evaluation alone.
         minibatch_size: moments per optimizer step.
         updates: minibatches per iteration.
         augmentation: random changes of the pictures.
@@ -155,6 +158,7 @@ class DemonstrationDataModule(LightningDataModule):
         num_envs: int = 32,
         workers: int = 2,
         cache: Path | None = Path("runs/demonstrations"),
+        lerobot: Path | None = None,
         minibatch_size: int = 256,
         updates: int = 100,
         augmentation: Augmentation = Augmentation(),  # noqa: B008  (frozen)
@@ -164,6 +168,10 @@ class DemonstrationDataModule(LightningDataModule):
         for name, number in (("demonstrations", demonstrations), ("minibatch_size", minibatch_size), ("updates", updates)):
             if number < 1:
                 raise UserError(f"data.{name}: {number} found, at least 1 wanted")
+        if lerobot is not None:
+            from genvla.learning.lerobot.reader import check_dataset
+
+            check_dataset(lerobot)  # before a run has begun
         self.scenes = Path(scenes)
         self.split = split
         self.demonstrations = demonstrations
@@ -172,6 +180,7 @@ class DemonstrationDataModule(LightningDataModule):
         self.num_envs = num_envs
         self.workers = workers
         self.cache = cache
+        self.lerobot = lerobot
         self.minibatch_size = minibatch_size
         self.updates = updates
         self.augmentation = augmentation
@@ -221,7 +230,11 @@ class DemonstrationDataModule(LightningDataModule):
             self.env = None
 
     def prepare(self) -> DemonstrationSet:
-        """The demonstrations, from the cache or from the expert. `setup` comes first where there is no cache."""
+        """The demonstrations, from a dataset, the cache or the expert. `setup` comes first where there is no cache."""
+        if self._set is None and self.lerobot is not None:
+            from genvla.learning.lerobot.reader import read_dataset
+
+            self._set = read_dataset(self.lerobot)
         if self._set is None:
             path = None if self.cache is None else Path(self.cache) / f"{self._key()}.npz"
             if path is not None and path.exists():

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import torch
+
+from genvla.errors import UserError
+from genvla.seeding import generator
 from genvla.sim.config import Camera, DomainRandomization, Gains, SimConfig
 from genvla.sim.expert import Demonstration
 from genvla.sim.simpler import is_simpler, require_assets, tasks_of
@@ -18,6 +22,30 @@ def scenes_of(scenes: Path, split: str) -> list[str]:
     from scenegen.loader import load_scene_set
 
     return load_scene_set(scenes).ids(split)
+
+
+def split_scenes(scenes: Path, split: str, split_seed: int | None = None) -> list[str]:
+    """Scene ids of a split: the set's own, or one half of its training scenes.
+
+    With a seed, the set's training scenes are put into an order drawn from it; the first half (of an odd number, the larger one)
+    is "train", the rest "heldout", and "all" are both. So the first N of "train" lie within its first N + 1, as in the paper's
+    study (section 5.1 of arXiv 2603.18532: three random halves of 100 scenes), and what the set itself holds out is in none of
+    them.
+
+    Raises:
+        UserError: there is no such split, or fewer than two scenes to divide.
+    """
+    if split_seed is None:
+        return scenes_of(scenes, split)
+    found = scenes_of(scenes, "train")
+    if len(found) < 2:
+        raise UserError(f"{scenes}: {len(found)} training scenes, split_seed wants at least 2 to divide")
+    order = torch.randperm(len(found), generator=generator("cpu", split_seed, "split")).tolist()
+    middle = (len(found) + 1) // 2
+    parts = {"train": order[:middle], "heldout": order[middle:], "all": order}
+    if split not in parts:
+        raise UserError(f"split: found {split!r}; wanted train, heldout or all")
+    return [found[i] for i in parts[split]]
 
 
 def check_scenes(scenes: Path, ids: Iterable[str]) -> None:
@@ -47,4 +75,5 @@ __all__ = [
     "check_scenes",
     "make_vector_env",
     "scenes_of",
+    "split_scenes",
 ]

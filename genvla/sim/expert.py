@@ -20,9 +20,14 @@ GRASP_STEPS = 1
 RELEASE_STEPS = 1
 
 
+Moment = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""What is observed at one time: images uint8 [n, h, w, 3], proprio [7], privileged [p]."""
+
+
 @dataclass(frozen=True)
 class Demonstration:
-    """One episode of the expert, at every control step t: what was seen before the step, and the action the expert meant to take.
+    """One episode, at every control step t: what was seen before the step, and the action that the expert, or a policy, meant to
+    take.
 
     images: uint8 [t, n, h, w, 3]; proprio: [t, 7]; privileged: [t, p]; actions: [t, 7] in the units of types.ActionChunk.
     """

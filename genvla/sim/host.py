@@ -20,7 +20,7 @@ from genvla.robots.control import TargetPoseControl
 from genvla.robots.rotations import matrix_to_euler
 from genvla.seeding import derive_seed
 from genvla.sim.config import SimConfig
-from genvla.sim.expert import Demonstration, ScriptedExpert
+from genvla.sim.expert import Demonstration, Moment, ScriptedExpert
 from genvla.sim.scene_env import SceneEnv
 from genvla.sim.simpler import SimplerEnv, is_simpler, require_assets
 from genvla.sim.success import Touches
@@ -123,6 +123,8 @@ class Host:
         self._closed = 0
         self._watched: set[int] = set()
         self._frames: dict[int, list[np.ndarray]] = {}
+        self._recording = False
+        self._moments: dict[int, list[Moment]] = {}
         self._terminate = True
         self.timings: dict[str, float] = defaultdict(float)
         gc.collect()
@@ -148,8 +150,10 @@ class Host:
     def _step(self, following: Sequence[EpisodeSpec | None]) -> tuple[list[tuple[int, EpisodeRecord]], dict[int, str]]:
         active = [index for index, slot in enumerate(self._slots) if slot.env is not None]
         self._frames = {index: [] for index in self._watched if index in active}
+        self._moments = {index: [] for index in active if self._recording}
         actions = self._arrays["actions"].copy()
         for k in range(CHUNK_SIZE):
+            self._remember()
             self._advance(active, actions[:, k])
         arrays = self._arrays
         arrays["terminated"][:] = arrays["truncated"][:] = False
@@ -267,7 +271,15 @@ class Host:
         np.clip(rows, -1.0, 1.0, out=rows)  # an object that fell off the table would be metres away, and a critic's loss with it
         return proprio, rows
 
-    # ---- videos and demonstrations
+    def _remember(self) -> None:
+        """Keeps what the slots that are recorded observe now."""
+        indices = list(self._moments)
+        if indices:
+            proprio, privileged = self._state(indices)
+            for index, *state in zip(indices, proprio, privileged, strict=True):
+                self._moments[index].append((self._slots[index].env.look()[None], *state))  # type: ignore[union-attr]
+
+    # ---- videos, recordings and demonstrations
 
     def watch(self, slots: Sequence[int]) -> None:
         """From now on every control step of these slots is photographed for people."""
@@ -276,6 +288,14 @@ class Host:
     def take_frames(self) -> dict[int, list[np.ndarray]]:
         """The photographs of the last step, by slot; those of a slot end with its episode's last control step."""
         return self._frames
+
+    def record(self, on: bool) -> None:
+        """From now on what is observed before every control step is kept, not only before every chunk; or no longer."""
+        self._recording = on
+
+    def take_moments(self) -> dict[int, list[Moment]]:
+        """What was observed before each control step of the last step, by slot that was active."""
+        return self._moments
 
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float) -> Iterator[tuple[int, Demonstration]]:
         """The expert's episodes, in the order they finish, with their place in specs.

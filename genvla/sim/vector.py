@@ -21,7 +21,7 @@ import torch
 
 from genvla.errors import UserError
 from genvla.sim.config import SimConfig
-from genvla.sim.expert import Demonstration
+from genvla.sim.expert import Demonstration, Moment
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
 
 Schedule = Callable[[int, int], EpisodeSpec | None]
@@ -145,6 +145,14 @@ class VectorEnv(abc.ABC):
         """Human-view pictures, uint8 [h, w, 3], at each control step of the last `step`, by watched slot that was active."""
 
     @abc.abstractmethod
+    def record(self, on: bool) -> None:
+        """From now on `take_moments` gives what was observed, or no longer."""
+
+    @abc.abstractmethod
+    def take_moments(self) -> dict[int, list[Moment]]:
+        """What was observed before each control step of the last `step`, by slot that was active."""
+
+    @abc.abstractmethod
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
         """The scripted expert's episodes, in the order they finish. It takes the slots over: `reset` before the next `step`."""
 
@@ -233,6 +241,14 @@ class LocalVectorEnv(VectorEnv):
     def take_frames(self) -> dict[int, list[np.ndarray]]:
         pairs = zip(self._hosts, self.groups, strict=True)
         return {group.start + index: frames for host, group in pairs for index, frames in host.take_frames().items()}
+
+    def record(self, on: bool) -> None:
+        for host in self._hosts:
+            host.record(on)
+
+    def take_moments(self) -> dict[int, list[Moment]]:
+        pairs = zip(self._hosts, self.groups, strict=True)
+        return {group.start + index: moments for host, group in pairs for index, moments in host.take_moments().items()}
 
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
         for place, host in enumerate(self._hosts):

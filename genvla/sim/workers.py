@@ -25,7 +25,7 @@ import torch
 
 from genvla.errors import UserError
 from genvla.sim.config import SimConfig
-from genvla.sim.expert import Demonstration
+from genvla.sim.expert import Demonstration, Moment
 from genvla.sim.vector import Outcome, VectorEnv, added_up, parts_of
 from genvla.types import EpisodeRecord, EpisodeSpec
 from scenegen.loader import UserError as SceneError
@@ -68,6 +68,7 @@ class ProcessVectorEnv(VectorEnv):
         """The slots of each worker, by group."""
         self._fresh = True
         self._watched: list[int] = []
+        self._recording = False
         self._lost: set[int] = set()
         """Slots whose episode ended with their worker, until the next `receive` of their group says so."""
         self._void: set[tuple[int, int]] = set()
@@ -127,12 +128,23 @@ class ProcessVectorEnv(VectorEnv):
         self._ask({w: self._order_to_watch(w) for w in range(len(self._workers))})
 
     def take_frames(self) -> dict[int, list[np.ndarray]]:
-        replies, _ = self._ask({w: ("take_frames", None) for w in range(len(self._workers))})
+        return self._of_active_slots("take_frames")
+
+    def record(self, on: bool) -> None:
+        self._recording = on
+        self._ask({w: ("record", on) for w in range(len(self._workers))})
+
+    def take_moments(self) -> dict[int, list[Moment]]:
+        return self._of_active_slots("take_moments")
+
+    def _of_active_slots(self, question: str) -> dict[int, Any]:
+        """What the workers answer for the slots that were active, each by its own numbers, by those of all."""
+        replies, _ = self._ask({w: (question, None) for w in range(len(self._workers))})
         return {
-            share.start + index: frames
+            share.start + index: answer
             for w, reply in replies.items()
-            for share, pictures in zip(self._shares[w], reply, strict=True)
-            for index, frames in pictures.items()
+            for share, answers in zip(self._shares[w], reply, strict=True)
+            for index, answer in answers.items()
         }
 
     def demonstrate(self, specs: Sequence[EpisodeSpec], noise: float = 0.0) -> Iterator[Demonstration]:
@@ -227,8 +239,9 @@ class ProcessVectorEnv(VectorEnv):
             alive = [w for w in dead if w not in again]
             for w in alive:
                 self._workers[w].send(self._order_to_watch(w))
+                self._workers[w].send(("record", self._recording))
                 self._workers[w].send(self._order_to_reset(w, spec))
-            for _ in ("watch", "reset"):
+            for _ in ("watch", "record", "reset"):
                 replies, gone = self._answers([w for w in alive if w not in again], START_TIMEOUT)
                 again += gone
             texts |= {slot: text for w, reply in replies.items() for slot, text in self._by_slot(w, reply)}
@@ -370,6 +383,10 @@ def _answer(hosts: Sequence[Any], connection: Connection, command: str, argument
         return [host.watch(part) for host, part in zip(hosts, argument, strict=True)]
     if command == "take_frames":
         return [host.take_frames() for host in hosts]
+    if command == "record":
+        return [host.record(argument) for host in hosts]
+    if command == "take_moments":
+        return [host.take_moments() for host in hosts]
     if command == "demonstrate":
         specs, noise = argument
         for place, host in enumerate(hosts):

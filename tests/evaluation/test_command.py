@@ -13,8 +13,10 @@ from genvla.evaluation.command import evaluate_command
 from genvla.evaluation.episodes import episode_specs, spread_over_scenes
 from genvla.evaluation.provenance import digest
 from genvla.evaluation.results import EvaluationResult
+from genvla.evaluation.videos import worth_filming
 from genvla.policy.checkpoints import save_policy
 from genvla.policy.flow_policy import FlowPolicy
+from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Transition
 from tests.evaluation.toy import ToyEnv
 
 
@@ -53,6 +55,57 @@ def test_the_same_command_writes_the_same_results(checkpoint: Path, scenes: Path
     assert first.overall.episodes == 6 and len(first.per_scene) == 5
     assert first.protocol.integration_steps == 2 and first.protocol.sim["image_size"] == 64
     assert first.protocol.checkpoint_digest == digest(checkpoint)
+
+
+def test_an_interrupted_evaluation_ends_with_the_same_files(
+    checkpoint: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"episodes": 9, "num_envs": 2, "videos": 4, "integration_steps": 2}
+    evaluate_command(checkpoint, scenes, output=tmp_path / "whole", **options)
+    started: list[EpisodeSpec] = []
+
+    class Power(ToyEnv):
+        """Goes out after some steps; what it starts is counted."""
+
+        lasts = 9
+
+        def step(self, actions: ActionChunk) -> Transition:
+            if self.time == self.lasts:
+                raise KeyboardInterrupt
+            transition = super().step(actions)
+            started.extend(spec for spec in self.started if spec not in started)
+            return transition
+
+    monkeypatch.setattr(genvla.sim, "make_vector_env", lambda scenes, sim, num_envs, workers: Power(num_envs, 4))
+    output = tmp_path / "parts"
+    for Power.lasts in (9, 6):
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_command(checkpoint, scenes, output=output, **options)
+    assert {file.name for file in output.iterdir()} == {"unfinished-0.jsonl"}
+    with pytest.raises(UserError, match=r"protocol\.seed 0 .* 1"):
+        evaluate_command(checkpoint, scenes, output=output, seed=1, **options)
+    Power.lasts = 10**6
+    started.clear()
+    evaluate_command(checkpoint, scenes, output=output, **options)
+    assert len(started) < 9
+    assert {file.name for file in output.iterdir()} == {file.name for file in (tmp_path / "whole").iterdir()}
+    for file in output.iterdir():
+        assert file.read_bytes() == (tmp_path / "whole" / file.name).read_bytes()
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=60), st.integers(0, 12))
+def test_films_show_successes_and_failures_of_different_scenes(outcomes: list[tuple[int, bool]], count: int) -> None:
+    records = [
+        EpisodeRecord(f"scene_{scene}", seed, success, success, success, 4, 1, "")
+        for seed, (scene, success) in enumerate(outcomes)
+    ]
+    chosen = worth_filming(records, count)
+    assert len(chosen) == len(set(chosen)) == min(count, len(records))
+    for kind in (True, False):
+        of_kind = [record for record in records if record.success_once is kind]
+        shown = [record for record in of_kind if record.spec in chosen]
+        assert len(shown) >= min(len(of_kind), count // 2)
+        assert len({record.scene_id for record in shown}) == min(len(shown), len({record.scene_id for record in of_kind}))
 
 
 def test_what_cannot_be_used_is_refused(checkpoint: Path, scenes: Path, tmp_path: Path) -> None:

@@ -7,7 +7,21 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from genvla.evaluation.videos import BORDER, FAILURE, FONT_SIZE, HEADER, RUNNING, SUCCESS, Clip, _wrap, write_strip, write_video
+from genvla.evaluation.results import EvaluationResult, Protocol
+from genvla.evaluation.videos import (
+    BORDER,
+    FAILURE,
+    FONT_SIZE,
+    HEADER,
+    RUNNING,
+    SUCCESS,
+    TITLE,
+    Clip,
+    _wrap,
+    by_outcome,
+    write_strip,
+    write_video,
+)
 from genvla.types import EpisodeRecord
 
 
@@ -60,6 +74,22 @@ def test_strip_has_a_row_for_each_clip_from_first_to_last_step(tmp_path: Path) -
     assert centres.tolist() == [[100, 104, 107, 111], [40, 46, 53, 59]]
 
 
+def test_sections_stand_under_their_titles(tmp_path: Path) -> None:
+    result = EvaluationResult(tuple(one.record for one in (clip(9, 12), clip(None, 12), clip(4, 12))), Protocol("train", 0))
+    sections = by_outcome([clip(None, 12), clip(9, 12)], result)
+    assert list(sections) == ["successes: 1 of 2", "failures: 1 of 1"]
+    write_strip(sections, tmp_path / "sheet.png", columns=2)
+    picture = np.asarray(Image.open(tmp_path / "sheet.png")).astype(int)
+    height, width = 63 + HEADER + 2 * BORDER, 81 + 2 * BORDER
+    assert picture.shape == (2 * (height + TITLE), 2 * width, 3)
+    assert all((picture[top : top + TITLE] > 200).all(-1).sum() > 50 for top in (0, height + TITLE))
+    assert np.abs(picture[TITLE + height - 2, width + 20] - SUCCESS).max() == 0
+    assert np.abs(picture[-2, width + 20] - FAILURE).max() == 0
+    write_video(sections, tmp_path / "sheet.mp4")
+    _, frames = read(tmp_path / "sheet.mp4")
+    assert frames.shape[1] == 2 * (height + TITLE)
+
+
 def test_header_shows_the_instruction_and_the_outcome() -> None:
     shown = [np.asarray(clip(9, 12).tile(step))[BORDER : BORDER + HEADER].astype(int) for step in (1, 12)]
     assert (shown[0] > 200).all(-1).sum() > 50
@@ -76,6 +106,6 @@ def test_text_stays_within_its_lines(text: str) -> None:
 
 
 def test_nothing_to_show_is_an_error(tmp_path: Path) -> None:
-    for clips in ([], [clip(None, 0)]):
+    for clips in ([], {}, [clip(None, 0)]):
         with pytest.raises(ValueError, match="nothing to show"):
             write_video(clips, tmp_path / "episodes.mp4")

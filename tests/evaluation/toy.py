@@ -77,6 +77,12 @@ class ToyEnv:
     def close(self) -> None:
         self.closed = True
 
+    def __enter__(self) -> ToyEnv:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _advance(self, slot: int, episode: _Episode, chunk: Tensor) -> None:
         for action in chunk:
             episode.position = episode.position + action + 0.1 * torch.sin(episode.position.roll(1))

@@ -1,0 +1,1 @@
+"""Episodes in lerobot's dataset format, written and read."""
