@@ -35,6 +35,7 @@ COMMANDS = {
     "fit": Command("genvla.learning.fit", "fit", "fine-tune a policy by reinforcement learning (PPOFlow)", True),
     "evaluate": Command("genvla.evaluation.command", "evaluate_command", "evaluate a policy on the scenes of a scene set"),
     "export": Command("genvla.policy.export", "export", "write a policy in the format of open-pi-zero or lerobot, or in ours"),
+    "serve": Command("genvla.serving.command", "serve_command", "serve a policy over a websocket, to robots and openpi-client"),
     "expert": Command("genvla.evaluation.expert", "expert_command", "try the scripted expert: can the tasks of a set be done?"),
     "doctor": Command("genvla.doctor", "doctor", "check what this machine can run, and say how to mend the rest", flags=("fix",)),
 }

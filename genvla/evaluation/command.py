@@ -68,7 +68,7 @@ def evaluate_command(
     from genvla.policy.checkpoints import load_policy
     from genvla.sim import make_vector_env, scenes_of
 
-    policy = load_policy(checkpoint).to(_device(device))
+    policy = load_policy(checkpoint).to(find_device(device))
     if integration_steps is not None:
         policy.integration_steps = integration_steps
     specs = episode_specs(scenes_of(scenes, split), seed, total=episodes)
@@ -121,7 +121,8 @@ def _check(**values: tuple[int, int]) -> None:
             raise UserError(f"{name}: {found} found, at least {least} wanted")
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The torch device that a `--device` means; UserError when it cannot be used."""
     import torch
 
     if name == "auto":

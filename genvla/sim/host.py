@@ -55,7 +55,8 @@ def observation_arrays(num: int, image_size: int) -> dict[str, tuple[tuple[int, 
     }
 
 
-def _require_renderer() -> None:
+def require_renderer() -> None:
+    """Raises a UserError that says what to do where nothing renders."""
     try:
         sapien.render.RenderSystem()
     except RuntimeError as error:
@@ -97,7 +98,7 @@ class Host:
     """
 
     def __init__(self, scenes: Path, sim: SimConfig, arrays: dict[str, np.ndarray]) -> None:
-        _require_renderer()
+        require_renderer()
         self._scene_set: SceneSet = load_scene_set(scenes)
         self._sim = sim
         self._arrays = arrays
