@@ -23,7 +23,7 @@ GROUPS = {
         "measure what differs from arm to arm",
         {
             "gravity": Command("deploy.calibrate", "gravity", "how far the joints sink under the arm's weight"),
-            "camera": Command("deploy.overlay", "camera", "whether the camera stands where the simulator's does"),
+            "camera": Command("deploy.overlay", "calibrate_camera", "whether the camera stands where the simulator's does"),
         },
     ),
 }

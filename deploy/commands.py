@@ -36,7 +36,7 @@ def reboot(motors: list[str], arm: ArmConfig = SERVOS) -> int:
         arm: which arm.
     """
     from deploy.drivers import MOTORS
-    from deploy.drivers.dynamixel import reboot_motors
+    from deploy.drivers.servo_bus import reboot_motors
 
     unknown = [name for name in motors if name not in MOTORS]
     if unknown or not motors:

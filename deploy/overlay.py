@@ -21,7 +21,7 @@ GREEN = (60, 220, 60)
 Picture = UInt8[np.ndarray, "h w 3"]
 
 
-def camera(
+def calibrate_camera(
     scenes: Path,
     checkpoint: Path | None = None,
     sim: SimConfig | None = None,

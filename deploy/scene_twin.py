@@ -60,6 +60,7 @@ class SceneTwin:
             if self._env is None or self._env.layout.id != spec.scene_id:
                 self._close_env()
                 self._env = SceneEnv(scene=load_scene_of(self.scenes, spec.scene_id), sim=self.sim, obs_mode="none")
+                self._env.look()  # the first picture compiles shaders, for seconds
             self._env.begin(spec.seed)
             self.slot = Slot(self._env, spec)
             self._began, self._substeps = self.clock.now(), 0

@@ -109,7 +109,8 @@ def trials(
             if scenes is None:
                 raise UserError("scenes: nothing found, the folder of a scene set wanted with the twin")
             ids = tuple(scenes_of(scenes, split)[:max_scenes])
-            stage = TwinStage(scenes, ids, sim or next(iter(sources.values())).sim, seed, on_twin(safety), settings)
+            setup = sim or next(iter(sources.values())).sim
+            stage = TwinStage(scenes, ids, setup, seed, on_twin(safety, setup), settings)
         else:
             if tasks is None:
                 raise UserError("tasks: nothing found, a YAML file of the real scenes wanted, a name and an instruction each")

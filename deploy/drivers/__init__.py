@@ -88,7 +88,7 @@ class Driver(Protocol):
         """Starts moving to joint angles [rad] and a gripper opening [0 closed .. 1 open], there in `duration` seconds."""
 
     def hold(self) -> None:
-        """Stops where the arm is and keeps it there."""
+        """Stops where the arm is and keeps it there; the gripper keeps its grip."""
 
     def park(self) -> None:
         """Lets go of the arm, which GuardedArm has brought to the sleep pose. ArmFault when it does not lie there."""

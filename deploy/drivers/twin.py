@@ -48,7 +48,7 @@ class TwinDriver:
     ) -> None:
         self.clock = SimulatedClock()
         self._sim = sim or SimConfig()
-        self._start, self._gravity = POSTURES[start], gravity
+        self._start, self._gravity, self._gripper = POSTURES[start], gravity, 1.0
         self.compensation = compensation
 
     def connect(self) -> None:
@@ -75,15 +75,15 @@ class TwinDriver:
 
     def command(self, joint_targets: Float[np.ndarray, " 6"], gripper: float, duration: float) -> None:
         """The duration is left aside: the simulator's drives have no profile."""
-        goals = np.asarray(joint_targets, float)
+        goals, self._gripper = np.asarray(joint_targets, float), gripper
         if self.compensation is not None:
             goals = goals + self.compensation.offsets(goals)
         self._drive(np.append(goals, [finger_position(gripper)] * 2))
         self._advance()
 
     def hold(self) -> None:
-        state = self.read()
-        self.command(state.joint_positions, state.gripper, PERIOD)
+        """The gripper keeps its grip."""
+        self.command(self.read().joint_positions, self._gripper, PERIOD)
 
     def park(self) -> None:
         off = np.abs(self.read().joint_positions - SLEEP).max()

@@ -19,7 +19,8 @@ from deploy.arm import GuardedArm  # noqa: E402
 from deploy.calibrate import measure  # noqa: E402
 from deploy.control import NEUTRAL, SLEEP, START, hand_pose  # noqa: E402
 from deploy.drivers import ArmFault, registers  # noqa: E402
-from deploy.drivers.dynamixel import Bus, DynamixelDriver, reboot_motors, shorten_latency  # noqa: E402
+from deploy.drivers.dynamixel import DynamixelDriver  # noqa: E402
+from deploy.drivers.servo_bus import Bus, reboot_motors, shorten_latency  # noqa: E402
 from deploy.gravity import GravityCompensation, gravity_torque  # noqa: E402
 from deploy.recorder import Recorder  # noqa: E402
 from deploy.safety_config import SafetyConfig, Watchdogs  # noqa: E402
@@ -210,6 +211,10 @@ def test_every_fault_ends_in_hold_or_park(bus: SimulatedBus, name: str, tmp_path
     elif end == "hold":
         assert len(bus.torques_on) >= 8
         assert "could not park and holds" in capfd.readouterr().err
+        if strike is dead:  # the others were told to stop where they are
+            bus.catch_up()
+            held = bus.servos[2].get(116, 4, True)
+            assert abs(held - bus.servos[2].get(132, 4)) < 60
     driver_locks_are_free(bus)
 
 
@@ -342,6 +347,21 @@ def test_a_gripper_relaxes_on_what_it_holds(passing: SteppedTime) -> None:
         relaxed = bus.servos[9].get(116, 4, True)
         assert squeezing == registers.to_tick(registers.finger_to_crank(0.015))
         assert relaxed == pytest.approx(registers.to_tick(0.4 - 0.1), abs=8)
+
+
+def test_a_hold_keeps_arm_and_grip(passing: SteppedTime) -> None:
+    with SimulatedBus(passing, object_crank=0.4) as bus, arm_on(bus) as arm:
+        for _ in range(5):
+            arm.execute(np.array([0, 0.03, 0, 0, 0, 0, 0.0]))
+            passing.sleep(0.2)
+        squeeze = bus.servos[9].get(116, 4, True)
+        arm.hold("asked for")
+        passing.sleep(1.0 / 4)
+        held = arm.observe().joint_positions
+        for _ in range(4):
+            passing.sleep(0.25)
+            np.testing.assert_allclose(arm.observe().joint_positions, held, atol=0.02)
+        assert bus.servos[9].get(116, 4, True) == squeeze and bus.angles[6] == 0.4
 
 
 def test_latency_of_the_adapter_is_shortened(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from deploy.control import START
 from deploy.episodes import run_on_twin
 from deploy.overlay import GREEN, simulated_picture
 from deploy.policy import LocalPolicy
+from deploy.run import on_twin
 from deploy.runner import RunSettings
 from deploy.safety_config import SafetyConfig
 from deploy.scene_twin import SceneTwin
@@ -35,7 +36,7 @@ from genvla.types import EpisodeRecord, EpisodeSpec
 from tests.sim.conftest import scenes  # noqa: F401
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "cpu"
-SAFETY = SafetyConfig().in_generated_scenes()
+SAFETY = on_twin(SafetyConfig(), SimConfig())
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def short() -> SimConfig:
 
 @pytest.fixture(scope="module")
 def specs(scenes: Path) -> list[EpisodeSpec]:  # noqa: F811
-    return episode_specs(scenes_of(scenes, "all")[:2], 0, per_scene=2)
+    return episode_specs(scenes_of(scenes, "train"), 0, per_scene=2)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +236,6 @@ def test_five_hertz_for_a_thousand_steps_in_real_time(
     """Needs a machine that does nothing else."""
     twin = SceneTwin(scenes, replace(short, max_chunks=250), real_time=True)
     twin.begin(specs[0])
-    twin.look()  # the first picture compiles shaders
     report = run_on_twin(twin, specs[0], LocalPolicy(policy), SAFETY, RunSettings()).report
     twin.dispose()
     print(json.dumps(report.deadlines.summary(), indent=2))
