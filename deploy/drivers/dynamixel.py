@@ -51,7 +51,7 @@ class DynamixelDriver:
         self.compensation = compensation or GravityCompensation.from_data_sheet()
         self._clock = clock or WallClock()
         self._bus: Bus | None = None
-        self._watchdog: int | None = None
+        self._watchdog = 0
         self._joints = SLEEP.copy()
         self._health_time = -np.inf
         self._voltages, self._temperatures = np.full(len(SERVOS), np.nan), np.full(len(SERVOS), np.nan)
@@ -208,8 +208,8 @@ class DynamixelDriver:
         if holding and np.abs(joints - SLEEP).max() > self._safety.homing.start_tolerance:
             servo, register, value = why
             raise ArmFault(
-                f"{name_of(servo)}: address {register.address} must be set to {value}, for which the motors let go, and the arm is "
-                "not in its sleep pose: support it and switch its power off and on"
+                f"{name_of(servo)}: address {register.address} must be set to {value}, for which the motors let go, and the arm "
+                "is not in its sleep pose: support it and switch its power off and on"
             )
         for servo in SERVOS:
             self._write(servo, r.TORQUE_ENABLE, 0)
@@ -258,7 +258,7 @@ class DynamixelDriver:
             faults += [f"{name_of(servo)}: {text}" for bit, text in r.HARDWARE_ERRORS.items() if errors[servo.id][0] >> bit & 1]
         self._faults = tuple(faults)
         stopped = [name_of(servo) for servo in SERVOS if watchdogs[servo.id][0] == 255]
-        if stopped and self._watchdog is not None:
+        if stopped and self._watchdog:
             raise ArmFault(f"{stopped[0]}: stopped by its bus watchdog, nothing was sent for {self._safety.watchdogs.bus:g} s")
 
     def _look_at_health(self) -> tuple[dict[int, bytes], dict[int, bytes]]:

@@ -13,6 +13,7 @@ import pty
 import select
 import threading
 import tty
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -42,15 +43,17 @@ class Time(Protocol):
 
 
 class SteppedTime:
-    """Passes only when someone sleeps."""
+    """Passes only when someone sleeps, and the servos have heard what was sent before: they answer no goals, so nobody waits."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.before: Callable[[], None] = lambda: None
 
     def now(self) -> float:
         return self.seconds
 
     def sleep(self, seconds: float) -> None:
+        self.before()
         self.seconds += max(seconds, 0.0)
 
 
@@ -215,7 +218,9 @@ class SimulatedBus:
         tty.setraw(slave)
         self.device = os.ttyname(slave)
         self._slave: int | None = slave
-        self._closing = False
+        self._closing = self._busy = False
+        if isinstance(time, SteppedTime):
+            time.before = self.hear
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -239,8 +244,17 @@ class SimulatedBus:
     def torques_on(self) -> set[int]:
         return {i for i, servo in self.servos.items() if servo.torque}
 
+    def hear(self) -> None:
+        """Waits until the servos have taken in all that was sent."""
+        while self._slave is not None and self._thread.is_alive():
+            waiting = bool(select.select([self._master], [], [], 0)[0])
+            if not waiting and not self._busy:
+                return
+            threading.Event().wait(0.0005)
+
     def catch_up(self) -> None:
         """Brings the arm to the present time."""
+        self.hear()
         with self._lock:
             self._advance()
 
@@ -253,8 +267,10 @@ class SimulatedBus:
                 if self._slave is None:
                     return
             try:
+                self._busy = False
                 if not select.select([self._master], [], [], 0.02)[0]:
                     continue
+                self._busy = True  # before the bytes are gone from the wire
                 buffer += os.read(self._master, 4096)
             except (OSError, ValueError):
                 return
