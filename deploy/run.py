@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from genvla.evaluation.episodes import Film
 
 CAMERA = CameraConfig()
-GRAZED = 0.005
-"""Metres that a target may lie under what the safety layer would allow over a real table."""
+GRAZED = 0.02
+"""Metres that the target may lie under what the safety layer allows over a real table: a policy may press on a simulated one."""
 
 
 def run(
