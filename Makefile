@@ -58,6 +58,8 @@ $(READY): pyproject.toml
 	@if $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 13))'; then \
 		$(BIN)/pip install -q --no-deps "mani_skill>=3.0.1"; fi
 	$(BIN)/pip install -q -e ".[dev]"
+	@# openpi-client asks for NumPy 1 and runs with 2; without it the tests of the policy server against it are skipped.
+	@$(BIN)/pip install -q --no-deps "openpi-client>=0.1.2" || echo "openpi-client not installed: its tests will be skipped"
 	$(BIN)/python -m genvla.doctor --fix
 	@touch $@
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -11,10 +12,13 @@ ROBOT_PACKAGES = {
     "dynamixel_sdk": ("dynamixel-sdk", "speaks to the servos"),
     "serial": ("pyserial", "opens the serial port"),
     "zmq": ("pyzmq", "speaks to a bridge_data_robot server"),
+    "lz4": ("lz4", "packs the messages of a bridge_data_robot server"),
     "cv2": ("opencv-python", "reads the cameras"),
     "pinocchio": ("pin", "compensates gravity"),
 }
 """Import name to distribution and purpose; all are in the extra "robot" or come with genvla."""
+
+GRAVITY = Path("calibration/gravity.json")
 
 FTDI_VENDOR = "0403"
 U2D2_PRODUCT = "6014"
@@ -45,8 +49,16 @@ def doctor() -> int:
     for port in ports:
         mark = "ok" if port.is_u2d2 else "other"
         _line(mark, port.device, f"{port.usb_id} {port.product}" + (" (U2D2)" if port.is_u2d2 else ""))
+        if port.is_u2d2 and not os.access(port.device, os.R_OK | os.W_OK):
+            _line("missing", port.device, "no permission: sudo usermod -aG dialout $USER, then log in again")
+        if port.is_u2d2 and (latency := latency_ms(port.device)) is not None and latency > 1:
+            _line("missing", port.device, f"latency {latency} ms: echo 1 | sudo tee {LATENCY.format(Path(port.device).name)}")
     if not any(port.is_u2d2 for port in ports):
         _line("missing", "U2D2", "no FTDI FT232H on USB: plug the robot in and switch its power on")
+    if GRAVITY.is_file():
+        _line("ok", "calibration", str(GRAVITY))
+    else:
+        _line("missing", "calibration", f"no {GRAVITY}: the arm moves slowly until `deploy calibrate gravity` has run")
     found = cameras()
     for device, name in found:
         _line("ok", device, name)
@@ -65,6 +77,15 @@ def serial_ports(sys_class: Path = Path("/sys/class/tty")) -> list[SerialPort]:
                 ports.append(SerialPort(f"/dev/{entry.name}", usb_id, _read(folder / "product")))
                 break
     return ports
+
+
+LATENCY = "/sys/bus/usb-serial/devices/{}/latency_timer"
+
+
+def latency_ms(device: str, pattern: str = LATENCY) -> int | None:
+    """How long the adapter gathers bytes before it hands them over; None for a port that does not say."""
+    text = _read(Path(pattern.format(Path(device).name)))
+    return int(text) if text.isdigit() else None
 
 
 def cameras(sys_class: Path = Path("/sys/class/video4linux")) -> list[tuple[str, str]]:

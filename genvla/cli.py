@@ -51,6 +51,7 @@ COMMANDS = {
     "export-dataset": Command(
         "genvla.learning.lerobot.command", "export_dataset", "write episodes as a dataset that lerobot and `genvla pretrain` read"
     ),
+    "serve": Command("genvla.serving.command", "serve_command", "serve a policy over a websocket, to robots and openpi-client"),
     "expert": Command("genvla.evaluation.expert", "expert_command", "try the scripted expert: can the tasks of a set be done?"),
     "doctor": Command(
         "genvla.doctor",

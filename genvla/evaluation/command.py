@@ -93,7 +93,7 @@ def evaluate_command(
         simpler.require_assets()
     fabric = _launched(device, devices, num_nodes) if devices * num_nodes > 1 else None
     rank, world_size = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
-    policy = load_policy(checkpoint).to(fabric.device if fabric else _device(device))
+    policy = load_policy(checkpoint).to(fabric.device if fabric else find_device(device))
     if integration_steps is not None:
         policy.integration_steps = integration_steps
     scene_ids, image_size = split_scenes(scenes, split, split_seed), policy.config.processor.image_size
@@ -209,7 +209,8 @@ def _check(**values: tuple[int, int]) -> None:
             raise UserError(f"{name}: {found} found, at least {least} wanted")
 
 
-def _device(name: str) -> str:
+def find_device(name: str) -> str:
+    """The torch device that a `--device` means; UserError when it cannot be used."""
     import torch
 
     if name == "auto":

@@ -58,7 +58,8 @@ def observation_arrays(num: int, image_size: int) -> dict[str, tuple[tuple[int, 
     }
 
 
-def _require_renderer() -> None:
+def require_renderer() -> None:
+    """Raises a UserError that says what to do where nothing renders."""
     try:
         sapien.render.RenderSystem()
     except RuntimeError as error:
@@ -110,7 +111,7 @@ class Host:
     """
 
     def __init__(self, scenes: Path, sim: SimConfig, arrays: dict[str, np.ndarray], render_device: str = "auto") -> None:
-        _require_renderer()
+        require_renderer()
         self._rendering = {} if render_device == "auto" else {"render_backend": _render_backend(render_device)}
         if is_simpler(scenes):
             require_assets()

@@ -1,0 +1,1 @@
+"""A policy behind a websocket, for robots whose computer has no GPU."""
