@@ -64,7 +64,7 @@ BASE = "base"
 """Key of a configuration file: the file whose settings it adds to, relative to it."""
 BENCHMARKS = {
     "rollout": Command("genvla.sim.bench", "bench_rollout", "simulated steps per second against a bare SAPIEN loop"),
-    "collection": Command("genvla.learning.bench_collection", "bench_collection", "what policy, processes and scenes cost in collection"),
+    "collection": Command("genvla.learning.bench_collection", "bench_collection", "what policy, processes and scenes cost"),
     "policy": Command(
         "genvla.policy.bench",
         "bench_policy",

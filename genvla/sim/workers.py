@@ -34,8 +34,8 @@ WORKER_TIMEOUT = 300.0
 """Seconds after which a silent worker counts as hung. A reset may build scenes."""
 
 START_TIMEOUT = 900.0
-"""The same until a worker's first reset is done: on a crowded machine or file system its imports alone take minutes, and the first
-picture compiles shaders."""
+"""The same until a worker's first reset is done: on a crowded machine or file system its imports alone take minutes, and the
+first picture compiles shaders."""
 
 MAX_RESTARTS = 20
 """Worker deaths after which the run gives up: something is wrong with the machine or the scenes, not with one episode."""

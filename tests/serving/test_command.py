@@ -39,10 +39,12 @@ def test_served_and_local_decide_alike_and_sigterm_ends_it_well(checkpoint: Path
         assert found
         rng = np.random.default_rng(0)
         asked = (rng.integers(0, 256, (48, 64, 3), dtype=np.uint8), rng.random(7), "go", rng.standard_normal((4, 7)).astype("f4"))
-        with opened_policy(found[0], timeout=30.0, token_file=tmp_path / "token") as served:
-            with opened_policy(str(checkpoint), timeout=30.0, device="cpu") as local:
-                np.testing.assert_array_equal(served.policy.decide(*asked), local.policy.decide(*asked))
-                assert (served.digest, served.sim, served.integration_steps) == (local.digest, local.sim, local.integration_steps)
+        with (
+            opened_policy(found[0], timeout=30.0, token_file=tmp_path / "token") as served,
+            opened_policy(str(checkpoint), timeout=30.0, device="cpu") as local,
+        ):
+            np.testing.assert_array_equal(served.policy.decide(*asked), local.policy.decide(*asked))
+            assert (served.digest, served.sim, served.integration_steps) == (local.digest, local.sim, local.integration_steps)
         with pytest.raises(UserError, match="401"), opened_policy(found[0], timeout=30.0):
             pass
         process.send_signal(signal.SIGTERM)
