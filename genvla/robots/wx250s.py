@@ -25,6 +25,9 @@ EE_OFFSET = 0.093575
 FINGERTIP = 0.015575
 """Metres from EE_LINK to the tips of the fingers."""
 
+PALM = 0.022575
+"""Metres from EE_LINK back to the hand between the fingers: what they close on may stand up no further."""
+
 FINGER_CLOSED = 0.015
 FINGER_OPEN = 0.037
 """Limits of a finger joint in metres."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from genvla.robots.wx250s import PALM
 from scenegen.checks.files import AssetOnDisk
 from scenegen.checks.findings import Findings
 from scenegen.checks.sampling import sample
@@ -16,8 +17,11 @@ Array = NDArray[np.float64]
 OPENING = 0.0561
 """Clear gap of the open gripper [m]."""
 
-PAD = 0.012
-"""Half the width of a finger pad [m]."""
+PAD, PAD_HEIGHT = 0.012, 0.005
+"""Half the width and half the height of what a finger pad touches [m]."""
+
+HAND = ((0.015, 0.052), (0.035, 0.021))
+"""Half the sides, along the pads and across, of two rectangles that cover the hand over the fingers [m]."""
 
 WIDTH_TOLERANCE = 0.006
 HEADROOM = 0.05
@@ -46,7 +50,9 @@ def _grasp(record: AssetRecord, solid: Solid, findings: Findings) -> None:
     yaws = [yaw + turn for turn in np.pi / 6 * np.arange(6)] if record.grasp_symmetric else [yaw]
     held, needed = zip(*(_between_fingers(solid, at, height, top) for at in yaws), strict=True)
     off = max(abs(value - width) for value in held)
-    findings.measure(grasp_width_m=np.mean(held), opening_m=max(needed))
+    room = PALM - max(_under_hand(solid, at) for at in yaws) + height
+    findings.measure(grasp_width_m=np.mean(held), opening_m=max(needed), palm_room_m=room)
+    findings.need(room >= 0, f"stands {-room * 1e3:.0f} mm too high over where it is held: the palm meets it")
     findings.need(min(held) > 0, "there is nothing where it is to be held")
     findings.need(off <= WIDTH_TOLERANCE, f"{held[0] * 1e3:.0f} mm wide where it is held, {width * 1e3:.0f} mm recorded")
     findings.need(
@@ -55,11 +61,11 @@ def _grasp(record: AssetRecord, solid: Solid, findings: Findings) -> None:
 
 
 def _between_fingers(solid: Solid, yaw: float, height: float, top: float) -> tuple[float, float]:
-    """How wide it is at the height of the grasp, and the opening that clears all of it from there up."""
+    """How wide it is between the pads, and the opening that clears all of it from the height of the grasp up."""
     across, along = np.array([np.cos(yaw), np.sin(yaw), 0.0]), np.array([-np.sin(yaw), np.cos(yaw), 0.0])
     steps = np.linspace(-PAD, PAD, 9)
-    rows = steps[:, None] * along + [0, 0, height]
-    low, high = solid.extent(rows, across)
+    pads = np.linspace(max(height - PAD_HEIGHT, 1e-4), min(height + PAD_HEIGHT, top - 1e-4), 5)
+    low, high = solid.extent((steps[:, None, None] * along + pads[:, None] * [0, 0, 1.0]).reshape(-1, 3), across)
     hit = low < high
     held = float(high[hit].max() - low[hit].min()) if hit.any() else 0.0
     levels = np.linspace(height, top - 1e-4, 12)
@@ -67,6 +73,15 @@ def _between_fingers(solid: Solid, yaw: float, height: float, top: float) -> tup
     low, high = solid.extent(points, across)
     hit = low < high
     return held, 2 * float(np.maximum(-low[hit], high[hit]).max(initial=0.0))
+
+
+def _under_hand(solid: Solid, yaw: float) -> float:
+    """How high it is under the hand [m]."""
+    across, along = np.array([np.cos(yaw), np.sin(yaw), 0.0]), np.array([-np.sin(yaw), np.cos(yaw), 0.0])
+    grids = [np.meshgrid(np.linspace(-a, a, 11), np.linspace(-c, c, 25)) for a, c in HAND]
+    rows = np.concatenate([a.reshape(-1, 1) * along + c.reshape(-1, 1) * across for a, c in grids])
+    low, high = solid.extent(rows, np.array([0.0, 0.0, 1.0]))
+    return float(high[low < high].max(initial=0.0))
 
 
 def _hollow(cavity: Cavity, middle: Array, solid: Solid, surface: Array, findings: Findings) -> None:

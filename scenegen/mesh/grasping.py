@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
+from genvla.robots.wx250s import PALM
 from scenegen.mesh.hulls import Hull
 
 Array = NDArray[np.float64]
@@ -20,6 +21,12 @@ CLEARANCE = 0.003
 MIN_WIDTH = 0.012
 PAD_HALF_WIDTH, PAD_HALF_HEIGHT = 0.012, 0.005
 HEIGHTS = (0.015, 0.045)
+HEADROOM = PALM - 0.002
+"""How far above where it is held an object may stand up between the fingers [m]."""
+
+HAND = ((0.015, 0.052), (0.035, 0.021))
+"""Half the sides, along the pads and across, of two rectangles that cover the hand over the fingers [m]."""
+
 MAX_SLANT_DEG = 30.0
 """Steepest surface, against the closing direction, that the fingers do not slip off."""
 
@@ -39,27 +46,58 @@ class Grasp:
 
 def best_grasp(hulls: Sequence[Hull]) -> Grasp | None:
     """The narrowest grasp around the object's origin: the open fingers pass it on either side with 3 mm to spare, all the way
-    down, and what they then close on is no steeper than 30 degrees. Heights are tried from the middle of the object, within 15 ..
-    45 mm when it is that high. None when nothing fits."""
-    planes = [ConvexHull(hull.vertices).equations for hull in hulls]
-    top = max(float(hull.vertices[:, 2].max()) for hull in hulls)
+    down, what they then close on is no steeper than 30 degrees, and the hand above them stays clear. Heights are tried from the
+    middle of the object, within 15 .. 45 mm when it is that high. None when nothing fits."""
+    planes = _planes(hulls)
+    top = _top(hulls)
     middle = min(max(top / 2, min(HEIGHTS[0], top / 2)), HEIGHTS[1])
     yaws = np.radians(np.arange(0, 180, 3))
-    for height in dict.fromkeys(min(max(f * middle, min(HEIGHTS[0], top / 2)), HEIGHTS[1]) for f in (1.0, 0.8, 1.2, 0.6)):
-        widths = np.array([_width(planes, yaw, height, top) for yaw in yaws])
+    lowest = np.array([_under_hand(planes, yaw) for yaw in yaws]) - HEADROOM
+    for share in (1.0, 0.8, 1.2, 0.6):
+        heights = np.maximum(min(max(share * middle, min(HEIGHTS[0], top / 2)), HEIGHTS[1]), lowest)
+        widths = np.array([_width(planes, yaw, height, top) for yaw, height in zip(yaws, heights, strict=True)])
         if np.isinf(widths).all() or widths.min() < MIN_WIDTH:
             continue
         if np.isfinite(widths).all() and np.ptp(widths) <= ROUND:
-            return Grasp(float(widths.max()), height, 0.0, True)
+            return Grasp(float(widths.max()), float(heights.max()), 0.0, True)
+        height = float(heights[widths.argmin()])
         yaw = _refined(planes, yaws, widths, height, top)
         return Grasp(_width(planes, yaw, height, top), height, yaw)
     return None
 
 
+def clear_of_hand(grasp: Grasp, hulls: Sequence[Hull]) -> Grasp:
+    """The grasp, as high as the hand over the fingers needs it and as wide as the object is there, however steep; unchanged where
+    it is that high."""
+    planes = _planes(hulls)
+    yaws = grasp.yaw + (np.arange(6) * np.pi / 6 if grasp.symmetric else np.zeros(1))
+    height = max(_under_hand(planes, yaw) for yaw in yaws) - HEADROOM
+    if height <= grasp.height:
+        return grasp
+    widths = [_width(planes, yaw, height, _top(hulls), any_slant=True) for yaw in yaws]
+    return replace(grasp, height=height, width=float(np.mean(widths)))
+
+
 def grasp_width(hulls: Sequence[Hull], yaw: float, height: float) -> float:
     """What the fingers span when they close along `yaw` at `height`; infinite where the grasp is impossible."""
-    top = max(float(hull.vertices[:, 2].max()) for hull in hulls)
-    return _width([ConvexHull(hull.vertices).equations for hull in hulls], yaw, height, top)
+    return _width(_planes(hulls), yaw, height, _top(hulls))
+
+
+def _planes(hulls: Sequence[Hull]) -> list[Array]:
+    return [ConvexHull(hull.vertices).equations for hull in hulls]
+
+
+def _top(hulls: Sequence[Hull]) -> float:
+    return max(float(hull.vertices[:, 2].max()) for hull in hulls)
+
+
+def _under_hand(planes: Sequence[Array], yaw: float) -> float:
+    """How high the object is under a hand whose fingers close along `yaw` around its origin [m]."""
+    grids = [np.meshgrid(np.linspace(-a, a, 15), np.linspace(-c, c, 21)) for a, c in HAND]
+    a, c = (np.concatenate([grid[i].reshape(-1) for grid in grids]) for i in (0, 1))
+    starts = np.c_[c * np.cos(yaw) - a * np.sin(yaw), c * np.sin(yaw) + a * np.cos(yaw), np.zeros(len(a))]
+    tops = np.stack([_cut(piece, starts, np.array([0.0, 0.0, 1.0]))[1] for piece in planes])
+    return float(tops.max())
 
 
 def _refined(planes: Sequence[Array], yaws: Array, widths: Array, height: float, top: float) -> float:
@@ -70,7 +108,7 @@ def _refined(planes: Sequence[Array], yaws: Array, widths: Array, height: float,
     return float(near[np.isclose(finer, finer.min(), atol=1e-5)].mean() % np.pi)
 
 
-def _width(planes: Sequence[Array], yaw: float, height: float, top: float) -> float:
+def _width(planes: Sequence[Array], yaw: float, height: float, top: float, any_slant: bool = False) -> float:
     """See `grasp_width`. Found by cutting all pieces with lines along the closing direction, a grid of them as wide as a pad."""
     along = np.linspace(-PAD_HALF_WIDTH, PAD_HALF_WIDTH, 9)
     low = max(height - PAD_HALF_HEIGHT, 1e-4)
@@ -92,7 +130,7 @@ def _width(planes: Sequence[Array], yaw: float, height: float, top: float) -> fl
     flat = np.cos(np.radians(MAX_SLANT_DEG))
     touches_in = slant_in[:, held][enter[:, held] <= first + 5e-4]
     touches_out = slant_out[:, held][leave[:, held] >= last - 5e-4]
-    if touches_in.max() < flat or touches_out.max() < flat:
+    if not any_slant and (touches_in.max() < flat or touches_out.max() < flat):
         return np.inf
     return float(width)
 

@@ -95,6 +95,13 @@ def test_clear_gap_between_finger_pads(articulation: physx.PhysxArticulation, fi
     assert gap == pytest.approx(2 * (finger - wx250s.FINGER_PAD))
 
 
+def test_palm_is_what_lies_between_the_fingers(articulation: physx.PhysxArticulation) -> None:
+    put(articulation, np.zeros(6), wx250s.FINGER_OPEN)  # at zero the hand's axes are the world's
+    hand = links(articulation)["gripper_bar_link"]
+    front = hand.entity.pose.p[0] + max(shape.local_pose.p[0] + shape.half_size[0] for shape in hand.collision_shapes)
+    assert links(articulation)[wx250s.EE_LINK].entity.pose.p[0] - front == pytest.approx(wx250s.PALM, abs=1e-6)
+
+
 @pytest.mark.parametrize("finger", [wx250s.FINGER_CLOSED, wx250s.FINGER_OPEN])
 @pytest.mark.parametrize("arm", [tuple(wx250s.REST_QPOS[:6].tolist()), *published.GRAVITY_TORQUES])
 def test_no_self_contact_in_usual_postures(

@@ -201,7 +201,7 @@ def test_grasp_is_as_wide_as_the_thing_is_there(category):
             starts = [
                 t * along + [0, 0, grasp.height + dz]
                 for t in np.linspace(-0.011, 0.011, 12)
-                for dz in (-0.003, -0.001, 0.001, 0.003)
+                for dz in (-0.005, -0.0025, 0.0, 0.0025, 0.005)
             ]
             low, high = reach(hulls, np.array(starts), across)
             assert high - low == pytest.approx(grasp.width, abs=0.004)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image as Picture
 from scipy.spatial.transform import Rotation
 
+from genvla.robots.wx250s import PALM
 from scenegen.engines.base import EngineError
 from scenegen.engines.procedural.catalog import BASIC
 from scenegen.engines.procedural.engine import make, shape
@@ -22,7 +23,7 @@ from scenegen.engines.writing import MadeAsset, Origin, clipped_friction, physic
 from scenegen.mesh import decomposing
 from scenegen.mesh.cavities import find_place
 from scenegen.mesh.decomposing import few
-from scenegen.mesh.grasping import best_grasp, grasp_width
+from scenegen.mesh.grasping import HEADROOM, Grasp, best_grasp, clear_of_hand, grasp_width
 from scenegen.mesh.hulls import convex_hull, mass_properties
 from scenegen.mesh.importing import SizePrior, import_mesh
 from scenegen.mesh.reading import Part
@@ -318,6 +319,21 @@ def test_a_decomposition_that_hangs_or_dies_is_an_error(tmp_path: Path, monkeypa
 
 
 # Grasps and places: the families know their own
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.02, 0.12), st.floats(0.018, 0.048), st.floats(0, np.pi))
+def test_a_grasp_keeps_the_hand_clear(tall: float, wide: float, yaw: float):
+    """However tall a post is, it is held no further below its top than the palm allows, and a slab beside it counts too."""
+    turn = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1.0]])
+    post = convex_hull(box_corners((wide, 0.03, tall)) @ turn.T)
+    grasp = best_grasp([post])
+    assert grasp is not None and tall - PALM < grasp.height < tall
+    low = Grasp(wide, 0.005, yaw)
+    raised = clear_of_hand(low, [post])
+    assert raised.height == pytest.approx(max(0.005, tall - HEADROOM), abs=1e-9) and raised.width == pytest.approx(wide, abs=1e-3)
+    beside = convex_hull((box_corners((0.01, 0.01, tall + 0.01)) + [0, 0.03, 0]) @ turn.T)
+    assert clear_of_hand(low, [post, beside]).height == pytest.approx(max(0.005, tall + 0.01 - HEADROOM), abs=1e-9)
 
 
 @pytest.mark.parametrize("category", [name for name, family in BASIC.families.items() if family.graspable])

@@ -197,8 +197,8 @@ def _cupcake(recipe: Recipe) -> Form:
     form = Form({"cup": cup, "icing": icing, "cherry": plain(rgb("red") if recipe.color != "red" else _CREAM, recipe.rng)})
     put(form, "cup", turned([(0.68 * radius, 0), (0.90 * radius, 0.015)], 12))
     z, r = 0.015, radius
-    for _ in range(3):
-        put(form, "icing", turned([(0.9 * r, z), (r, z + 0.003), (0.8 * r, z + 0.0095)], 12, crease_deg=70))
+    for _ in range(2):
+        put(form, "icing", turned([(0.9 * r, z), (r, z + 0.003), (0.85 * r, z + 0.0095)], 12, crease_deg=70))
         z, r = z + 0.0095, 0.72 * r
     put(form, "cherry", ball(0.005, 0.95, 8, 4).at(z=z))
     form.grasp = Grasp(1.6 * radius, 0.010, symmetric=True)

@@ -101,7 +101,7 @@ def _cone(recipe: Recipe) -> Form:
 
 
 def _pyramid(recipe: Recipe) -> Form:
-    side, height = recipe.length(0.036, 0.044), recipe.length(0.032, 0.042)
+    side, height = recipe.length(0.034, 0.040), recipe.length(0.038, 0.044)
     form = Form({"body": prints.coat(recipe)})
     put(form, "body", box(side, side, 0.006, ("bottom", "front", "right", "back", "left")))
     put(form, "body", frustum((side, side), (0.002, 0.002), height, faces=OPEN_BELOW).at(z=0.006))
@@ -120,8 +120,8 @@ def _toy_house(recipe: Recipe) -> Form:
     roof[::7] *= 0.78
     form = Form({"roof": roof, "wall": side, "gable": plain(walls, recipe.rng)})
     put(form, "wall", box(length, width, 0.62 * height, ("bottom", "front", "right", "back", "left")))
-    put(form, "roof", frustum((length + 0.006, width + 0.008), (length + 0.004, 0.003), 0.024).at(z=0.62 * height))
-    put(form, "roof", box(0.007, 0.007, 0.018).at(0.28 * length, 0.2 * width, 0.62 * height + 0.008))
+    put(form, "roof", frustum((length + 0.006, width + 0.008), (length + 0.004, 0.003), 0.016).at(z=0.62 * height))
+    put(form, "roof", box(0.007, 0.007, 0.012).at(0.28 * length, 0.2 * width, 0.62 * height + 0.007))
     form.grasp = Grasp(width + 0.008, 0.62 * height + 0.001, yaw=np.pi / 2)
     return form
 

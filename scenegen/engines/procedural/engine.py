@@ -13,6 +13,7 @@ from scenegen.engines.procedural.form import Family, Form, Recipe
 from scenegen.engines.procedural.materials import MATERIALS
 from scenegen.engines.writing import MadeAsset, Origin, physics_of, write_asset
 from scenegen.errors import UserError
+from scenegen.mesh.grasping import clear_of_hand
 from scenegen.mesh.hulls import Hull, convex_hull
 from scenegen.mesh.surfaces import Surface, join
 from scenegen.schema import AssetRecord, NodeSpec
@@ -30,13 +31,16 @@ def shape(form: Form) -> tuple[Surface, list[Hull], textures.Image]:
 
 
 def make(family: Family, recipe: Recipe) -> Form:
-    """Build, and unless the family chose another origin put it below the middle of the footprint."""
+    """Build, unless the family chose another origin put it below the middle of the footprint, and keep its grasp clear of the
+    hand."""
     form = family.build(recipe)
     if form.centred:
         points = np.concatenate(form.hulls)
         shift = np.array([*-(points[:, :2].min(0) + points[:, :2].max(0)) / 2, 0.0])
         form.hulls = [hull + shift for hull in form.hulls]
         form.surfaces = [(surface.moved(shift), panel) for surface, panel in form.surfaces]
+    if form.grasp is not None:
+        form.grasp = clear_of_hand(form.grasp, [convex_hull(points) for points in form.hulls])
     return form
 
 

@@ -124,7 +124,7 @@ def _garlic(recipe: Recipe) -> Form:
             60,
         ),
     )
-    put(form, "neck", turned([(0.34 * radius, 1.62 * radius), (0.17 * radius, 2.55 * radius)], 8, (False, True)))
+    put(form, "neck", turned([(0.34 * radius, 1.62 * radius), (0.17 * radius, 1.95 * radius)], 8, (False, True)))
     form.grasp = Grasp(2 * radius, 0.75 * radius, symmetric=True)
     return form
 
@@ -208,7 +208,7 @@ def _corn(recipe: Recipe) -> Form:
         path = [
             (0.50 * length, 0, 0.010),
             (0.34 * length, side * 0.95 * radius, 0.011),
-            (0.18 * length, side * 1.30 * radius, 0.006),
+            (0.23 * length, side * 1.25 * radius, 0.006),
         ]
         put(form, "husk", tube(path, [[0.005, 0.008], [0.0025, 0.0085], [0.001, 0.0035]], 6))
     put(form, "husk", rod([(0.44 * length, 0.009), (0.60 * length, 0.0045)], 8, 0.003))
@@ -223,19 +223,19 @@ def _pear(recipe: Recipe) -> Form:
     belly = [
         (0.50 * radius, 0),
         (0.90 * radius, 0.35 * radius),
-        (radius, 0.85 * radius),
-        (0.86 * radius, 1.40 * radius),
-        (0.52 * radius, 2.05 * radius),
+        (radius, 0.80 * radius),
+        (0.86 * radius, 1.20 * radius),
+        (0.52 * radius, 1.60 * radius),
     ]
-    neck = [(0.52 * radius, 2.05 * radius), (0.42 * radius, 2.55 * radius), (0.20 * radius, 2.78 * radius)]
+    neck = [(0.52 * radius, 1.60 * radius), (0.42 * radius, 1.95 * radius), (0.20 * radius, 2.10 * radius)]
     put(form, "body", turned(belly, 10, (True, False), 60), turned(neck, 10, (False, True), 60))
-    put(form, "stem", _stem(0.0018, 0.008, 0.003).at(z=2.76 * radius))
+    put(form, "stem", _stem(0.0018, 0.006, 0.003).at(z=2.08 * radius))
     form.grasp = Grasp(2 * radius, 0.85 * radius, symmetric=True)
     return form
 
 
 def _pineapple(recipe: Recipe) -> Form:
-    radius, height = recipe.length(0.0175, 0.0200), recipe.length(0.038, 0.044)
+    radius, height = recipe.length(0.0175, 0.0200), recipe.length(0.034, 0.038)
     v, u = np.mgrid[0:64, 0:96]
     lines = np.minimum(np.abs((u / 96 * 10 + v / 64 * 5) % 1 - 0.5), np.abs((u / 96 * 10 - v / 64 * 5) % 1 - 0.5)) < 0.05
     skin = np.where(
@@ -257,7 +257,7 @@ def _pineapple(recipe: Recipe) -> Form:
             crease_deg=60,
         ),
     )
-    for count, rise, length, phase in ((4, 0.011, 0.013, 0.0), (3, 0.005, 0.018, 0.5)):
+    for count, rise, length, phase in ((4, 0.011, 0.010, 0.0), (3, 0.005, 0.013, 0.5)):
         put(form, "leaf", *(leaf.about_z(phase).at(z=height) for leaf in _leaves(count, length, 0.010, rise)))
     form.grasp = Grasp(2 * radius, 0.45 * height, symmetric=True)
     return form

@@ -59,7 +59,7 @@ def _bottle(recipe: Recipe) -> Form:
             "cap": textures.solid(textures.contrast(recipe.paint), recipe.rng, 24, 24),
         }
     )
-    _turned(form, [(0.94 * radius, 0), (radius, 0.003), (radius, 0.58 * height), (neck, 0.78 * height)], "body", (True, False))
+    _turned(form, [(0.94 * radius, 0), (radius, 0.003), (radius, 0.63 * height), (neck, 0.78 * height)], "body", (True, False))
     _turned(form, [(1.15 * neck, 0.78 * height), (1.15 * neck, height)], "cap")
     form.grasp = Grasp(2 * radius, 0.35 * height, symmetric=True)
     return form

@@ -243,17 +243,17 @@ def _spray_bottle(recipe: Recipe) -> Form:
         form,
         "body",
         turned(
-            [(0.95 * radius, 0), (radius, 0.003), (radius, 0.030), (0.40 * radius, 0.046)], closed=(True, False), crease_deg=40
+            [(0.95 * radius, 0), (radius, 0.003), (radius, 0.032), (0.40 * radius, 0.038)], closed=(True, False), crease_deg=40
         ),
     )
-    put(form, "head", turned([(0.48 * radius, 0.046), (0.48 * radius, 0.052)], 10))
+    put(form, "head", turned([(0.48 * radius, 0.038), (0.48 * radius, 0.042)], 10))
     put(
         form,
         "head",
-        frustum((0.020, 0.011), (0.024, 0.010), 0.011, (0.003, 0)).at(x=0.003, z=0.052),
-        box(0.006, 0.006, 0.006).at(x=0.0205, z=0.056),
+        frustum((0.020, 0.011), (0.024, 0.010), 0.011, (0.003, 0)).at(x=0.003, z=0.042),
+        box(0.006, 0.006, 0.006).at(x=0.0205, z=0.046),
     )
-    put(form, "trigger", frustum((0.004, 0.007), (0.004, 0.007), 0.012, (-0.003, 0)).at(x=0.014, z=0.040))
+    put(form, "trigger", frustum((0.004, 0.007), (0.004, 0.007), 0.010, (-0.003, 0)).at(x=0.014, z=0.032))
     form.grasp, form.centred = Grasp(2 * radius, 0.018, yaw=np.pi / 2), False
     return form
 

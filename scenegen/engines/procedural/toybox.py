@@ -285,7 +285,7 @@ def _toy_tree(recipe: Recipe) -> Form:
     )
     z = 0.014
     for size in (1.0, 0.78, 0.55):
-        put(form, "body", turned([(size * radius, z), (0.30 * size * radius, z + 0.019)], 12))
+        put(form, "body", turned([(size * radius, z), (0.55 * size * radius, z + 0.019)], 12))
         z += 0.0145
     put(form, "body", turned([(0.16 * radius, z + 0.0045), (0.0006, z + 0.009)], 8, (False, False)))
     form.grasp, form.centred = Grasp(1.9 * radius, 0.016, symmetric=True), False

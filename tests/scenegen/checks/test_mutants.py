@@ -202,6 +202,7 @@ MUTANTS: dict[str, tuple[str, Mutant, Check, str]] = {
     "shallower than said": ("bowl", hollowed(0.006), Check.GEOMETRY, "not open"),
     "deeper than said": ("bowl", hollowed(-0.018), Check.GEOMETRY, "off its depth"),
     "grasp width": ("mug", changed(TARGET, grasp_width_m=0.03), Check.GEOMETRY, "30 mm recorded"),
+    "held too low": ("mug", changed(TARGET, grasp_height_m=0.015), Check.GEOMETRY, "the palm meets it"),
     "goal in the air": ("mug", changed(PLACE, goal_point=(0.0, 0.0, 0.03)), Check.GEOMETRY, "goal point"),
     "floating": ("basket", lambda s: mutants.lifted(s, PLACE, 0.05), Check.SETTLE, "destination does not"),
     "one in another": ("bowl", colliding, Check.SETTLE, "inside one another"),
