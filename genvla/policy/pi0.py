@@ -271,7 +271,7 @@ def initialise(model: Pi0) -> None:
     """
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear | nn.Conv2d):
-            adds = name.endswith(("o_proj", "down_proj", "out_proj", "fc2"))
+            adds = name.endswith(("o_proj", "down_proj", "out_proj", "out_conv", "fc2"))
             nn.init.normal_(part.weight, std=(0.1 if adds else 1.0) * part.weight[0].numel() ** -0.5)
             if part.bias is not None:
                 nn.init.zeros_(part.bias)

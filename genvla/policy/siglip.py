@@ -38,6 +38,8 @@ class SiglipConfig:
     """patch: one convolution of patch_size x patch_size, as SigLIP. conv: 3x3 convolutions of stride 2, which overlap."""
     stem_channels: tuple[int, ...] = (32, 64)
     """conv only: channels after each halving but the last, which gives `width`; patch_size is 2^(length + 1)."""
+    stem_blocks: tuple[int, ...] = ()
+    """conv only: residual blocks after each halving, none if empty; they tell small things apart at little cost."""
     coordinate_channels: bool = True
     """Append x and y in [-1, 1] to the pixels, so that a position need not be inferred from the place of a token."""
     attention: AttentionKind = "eager"
@@ -54,6 +56,11 @@ class SiglipConfig:
                 f"vision.stem_channels: found {len(self.stem_channels)} stages for patch_size {self.patch_size}, "
                 "want patch_size = 2^(stages + 1)"
             )
+        if self.stem_blocks and (self.stem != "conv" or len(self.stem_blocks) != len(self.stem_channels) + 1):
+            raise UserError(
+                f"vision.stem_blocks: found {len(self.stem_blocks)} numbers for a {self.stem} stem, "
+                f"want none, or one for each of the conv stem's {len(self.stem_channels) + 1} halvings"
+            )
 
     @property
     def tokens(self) -> int:
@@ -62,15 +69,30 @@ class SiglipConfig:
 
 
 class ConvStem(nn.Sequential):
-    """3x3 convolutions of stride 2 down to the token grid, GroupNorm and GELU between them."""
+    """3x3 convolutions of stride 2 down to the token grid, GroupNorm and GELU between them; residual blocks if wanted."""
 
-    def __init__(self, channels: tuple[int, ...]) -> None:
+    def __init__(self, channels: tuple[int, ...], blocks: tuple[int, ...] = ()) -> None:
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
             if i:
                 layers += [nn.GroupNorm(max(before // 16, 1), before), nn.GELU(approximate="tanh")]
             layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
+            layers += [ConvBlock(after) for _ in range(blocks[i] if blocks else 0)]
         super().__init__(*layers)
+
+
+class ConvBlock(nn.Module):
+    """Pre-norm residual block of two 3x3 convolutions (He et al., arXiv 1603.05027)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = (nn.GroupNorm(max(channels // 16, 1), channels) for _ in range(2))
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+        self.out_conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        hidden = self.conv(F.gelu(self.norm1(x), approximate="tanh"))
+        return x + self.out_conv(F.gelu(self.norm2(hidden), approximate="tanh"))
 
 
 class Embeddings(nn.Module):
@@ -81,7 +103,7 @@ class Embeddings(nn.Module):
         self.coordinate_channels = config.coordinate_channels
         channels = 5 if config.coordinate_channels else 3
         if config.stem == "conv":
-            self.patch_embedding: nn.Module = ConvStem((channels, *config.stem_channels, config.width))
+            self.patch_embedding: nn.Module = ConvStem((channels, *config.stem_channels, config.width), config.stem_blocks)
         else:
             self.patch_embedding = nn.Conv2d(channels, config.width, config.patch_size, stride=config.patch_size)
         self.position_embedding = nn.Embedding(config.tokens, config.width)
