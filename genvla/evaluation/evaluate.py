@@ -20,12 +20,17 @@ if TYPE_CHECKING:
 
 
 def policy_act(policy: FlowPolicy) -> Act:
-    """The policy as an evaluation runs it: from the given A^0, without the noise that training explores with."""
+    """The policy as an evaluation runs it: from the given A^0, without the noise that training explores with.
+
+    PaliGemma's prompts are not padded, for padding costs the VLM as much as text does, unless the policy is compiled for one
+    length. The words of small policies are few, and padded as in training.
+    """
+    pad = policy.processor.config.tokenizer == "words" or policy.pi0.compiled
 
     @torch.no_grad()
     def act(observation: Observation, noise: Float[Tensor, "b c 7"]) -> ActionChunk:
         device = next(policy.parameters()).device
-        inputs = policy.processor(observation).to(device)
+        inputs = policy.processor(observation, pad=pad).to(device)
         return policy.act(inputs, noise=noise.to(device), deterministic=True).actions.cpu()
 
     return act

@@ -171,6 +171,12 @@ class MadeUpDecisions:
     def train_dataloader(self) -> Iterator[Decisions]:
         yield self.decisions
 
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: what is made up is made up alike the next time."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
 
 def reset_peak(device: torch.device) -> int | None:
     """Starts to look for the most memory taken. Returns what is taken now, where that can be told."""

@@ -65,4 +65,6 @@ def rotate(x: Float[Tensor, "b n h d"], angles: tuple[Tensor, Tensor]) -> Float[
     """Rotary embedding in the half-split layout, in fp32: entry i is paired with entry i + d/2."""
     cos, sin = angles
     exact = x.float()
-    return (exact * cos + exact.roll(x.shape[-1] // 2, -1) * sin).to(x.dtype)
+    # In place, on tensors that autograd does not keep: the angles have no gradient.
+    turned = exact.roll(x.shape[-1] // 2, -1).mul_(sin)
+    return (exact * cos).add_(turned).to(x.dtype)

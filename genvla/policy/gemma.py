@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend, mask_bias, rotary_angles, rotate
+from genvla.policy.gelu import gelu
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ class GatedMlp(nn.Module):
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
-        gate, up = F.gelu(self.gate_proj(x), approximate="tanh"), self.up_proj(x)
+        gate = gelu(self.gate_proj(x))
+        up = self.up_proj(x)
         # Without a gradient nothing needs the gate any more: less memory to fetch for the largest product of all.
         return self.down_proj(gate * up if torch.is_grad_enabled() else gate.mul_(up))
 

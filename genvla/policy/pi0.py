@@ -127,6 +127,11 @@ class Pi0(nn.Module):
             self._compiled[function.__name__] = torch.compile(function, dynamic=False, mode=mode, **options)
 
     @property
+    def compiled(self) -> bool:
+        """Whether functions were compiled, for shapes that had better stay as they are."""
+        return bool(self._compiled)
+
+    @property
     def compiled_sizes(self) -> frozenset[int]:
         """The batch sizes that functions were compiled for, if they were for some in particular."""
         return self._compiled_sizes or frozenset()

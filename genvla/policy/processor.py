@@ -117,6 +117,9 @@ class ProcessorConfig:
     """Ids of the tokenizer; the model's embedding needs as many rows."""
     max_tokens: int = 16
     """Tokens of an instruction, with beginning and newline."""
+    clean_prompt: bool = False
+    """Of paligemma: whether white space around an instruction goes, and underscores and newlines in it become spaces, as openpi
+    does; open-pi-zero takes it as it is."""
     resize: Literal["squash", "letterbox"] = "squash"
     """What is done to images of another size. squash: Lanczos-4, aspect lost (open-pi-zero). letterbox: bilinear with black
     borders (openpi)."""
@@ -143,13 +146,16 @@ class Processor:
     def __init__(self, config: ProcessorConfig, statistics: Statistics = BRIDGE_STATISTICS) -> None:
         self.config = config
         self.statistics = statistics
-        kind = WordTokenizer if config.tokenizer == "words" else PaligemmaTokenizer
-        self.tokenizer = kind(config.vocab_size, config.max_tokens)
+        self.tokenizer: WordTokenizer | PaligemmaTokenizer
+        if config.tokenizer == "words":
+            self.tokenizer = WordTokenizer(config.vocab_size, config.max_tokens)
+        else:
+            self.tokenizer = PaligemmaTokenizer(config.vocab_size, config.max_tokens, clean=config.clean_prompt)
 
-    def __call__(self, observation: Observation) -> PolicyInputs:
-        """Tensors stay on the device where they are; text and masks go to the device of proprio."""
+    def __call__(self, observation: Observation, *, pad: bool = True) -> PolicyInputs:
+        """Tensors stay on the device where they are; text and masks go to the device of proprio. pad: see `tokenise`."""
         device = observation.proprio.device
-        tokens, token_mask = self.tokenise(observation.instructions)
+        tokens, token_mask = self.tokenise(observation.instructions, pad=pad)
         images = self.resize(observation.images)
         mask = observation.image_mask
         return PolicyInputs(
@@ -161,10 +167,12 @@ class Processor:
             privileged=observation.privileged,
         )
 
-    def tokenise(self, instructions: list[str]) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
-        """Ids and mask, padded to max_tokens."""
-        length = self.config.max_tokens
-        rows = [(ids := self.tokenizer.encode(text)) + (PAD,) * (length - len(ids)) for text in instructions]
+    def tokenise(self, instructions: list[str], *, pad: bool = True) -> tuple[Int[Tensor, "b t"], Bool[Tensor, "b t"]]:
+        """Ids and mask, padded to max_tokens, so that batches have one shape and can be put together; or with pad=False to the
+        longest of these."""
+        prompts = [self.tokenizer.encode(text) for text in instructions]
+        length = self.config.max_tokens if pad else max(map(len, prompts), default=0)
+        rows = [ids + (PAD,) * (length - len(ids)) for ids in prompts]
         tokens = torch.tensor(rows, dtype=torch.long).reshape(len(rows), length)
         return tokens, tokens != PAD
 

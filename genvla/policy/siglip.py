@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from genvla.errors import UserError
 from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend
+from genvla.policy.gelu import gelu
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(gelu(self.fc1(x)))
 
 
 class Layer(CheckpointedLayer):

@@ -75,14 +75,15 @@ class PaligemmaTokenizer:
     """PaliGemma's word pieces, read from its tokenizer.json or tokenizer.model; the images of the prompt need no ids here.
 
     The ids are [2 (bos), pieces of the text ..., newline], built explicitly, so that no setting of the file can add a second bos.
-    The text is taken as it is: no lower case. Pieces that do not fit max_length are dropped from the end, the newline never:
-    open-pi-zero would drop it, and its model has not seen a prompt without one.
+    The text is taken as it is, no lower case, or with clean=True as openpi cleans it: no white space around it, and spaces for
+    underscores and newlines. Pieces that do not fit max_length are dropped from the end, the newline never: open-pi-zero would
+    drop it, and its model has not seen a prompt without one.
     """
 
     FILES = ("tokenizer.json", "tokenizer.model")
 
-    def __init__(self, vocab_size: int, max_length: int) -> None:
-        self.vocab_size, self.max_length = vocab_size, max_length
+    def __init__(self, vocab_size: int, max_length: int, *, clean: bool = False) -> None:
+        self.vocab_size, self.max_length, self.clean = vocab_size, max_length, clean
         self._file: tuple[str, bytes] | None = None
         self._pieces: Callable[[str], list[int]] | None = None
         self.encode = lru_cache(maxsize=65_536)(self._encode)
@@ -124,6 +125,8 @@ class PaligemmaTokenizer:
                 f"tokenizer: this checkpoint came without one, want {' or '.join(self.FILES)} of PaliGemma beside its weights, "
                 "or genvla export --tokenizer"
             )
+        if self.clean:
+            text = text.strip().replace("_", " ").replace("\n", " ")
         *pieces, newline = self._pieces(f"{text}\n")
         ids = (BOS, *pieces[: self.max_length - 2], newline)
         if max(ids) >= self.vocab_size:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+import genvla.learning.bench_update as bench_update_module
 from genvla.cli import main
 from genvla.learning.bench_update import MadeUpDecisions, bench_update, peak_since, reset_peak
 from genvla.learning.module import PPOFlowModule
@@ -46,10 +47,10 @@ def test_updates_are_timed_and_written_down(tmp_path: Path, capsys: pytest.Captu
 
 def test_updates_change_the_policy_and_every_one_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     policies = []
-    from genvla.learning import bench
-
-    fresh = bench.fresh_policy
-    monkeypatch.setattr(bench, "fresh_policy", lambda *arguments: policies.append(fresh(*arguments)) or policies[-1])
+    fresh = bench_update_module.fresh_policy
+    monkeypatch.setattr(
+        bench_update_module, "fresh_policy", lambda *arguments: policies.append(fresh(*arguments)) or policies[-1]
+    )
     torch.manual_seed(0)
     before = {name: value.clone() for name, value in fresh(Pi0Config.tiny()).state_dict().items()}
     torch.manual_seed(0)

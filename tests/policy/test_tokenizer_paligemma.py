@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import builtins
 import json
+from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,13 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 
 from genvla.errors import UserError
+from genvla.evaluation.evaluate import policy_act
 from genvla.policy.checkpoints import load_policy, save_policy
 from genvla.policy.flow_policy import FlowPolicy
-from genvla.policy.processor import Processor, ProcessorConfig
+from genvla.policy.gemma import Prefix
+from genvla.policy.processor import PolicyInputs, Processor, ProcessorConfig
 from genvla.policy.tokenizer import PaligemmaTokenizer
+from genvla.types import Observation
 
 LETTERS = "▁abcdefghijklmnopqrstuvwxyzABC_.,!<>"
 MERGES = [("r", "e"), ("re", "d"), ("▁", "red"), ("c", "u"), ("b", "e"), ("cu", "be"), ("▁", "cube")]
@@ -71,6 +76,75 @@ def test_any_text_is_what_the_library_says_between_one_bos_and_one_newline(text:
     plain.no_padding()
     pieces = plain.encode(text, add_special_tokens=False).ids
     assert ours.encode(text) == (2, *pieces[:18], 108)
+
+
+def test_openpi_cleans_a_prompt(folder: Path) -> None:
+    """strip, then spaces for underscores and newlines: openpi's PaligemmaTokenizer, of which lerobot's checkpoints come."""
+    for clean in (True, False):
+        processor = Processor(ProcessorConfig(tokenizer="paligemma", vocab_size=600, max_tokens=20, clean_prompt=clean))
+        processor.load_tokenizer(folder)
+        encode = processor.tokenizer.encode
+        assert (encode(" red_cube\n") == encode("red cube")) is clean
+        assert (encode("red\ncube") == encode("red cube")) is clean
+        assert len({encode("Red, cube"), encode("red cube"), encode("red, cube")}) == 3  # nothing else is cleaned away
+
+
+def test_a_sentencepiece_model_is_read(tmp_path: Path) -> None:
+    """Gemma's make: byte-pair encoding with byte fallback, no space before the text, and a newline that is a piece."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    corpus = "put the red cube in the blue bowl\nstack the green cube on the yellow cube\n" * 20
+    (tmp_path / "corpus.txt").write_text(corpus)
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "corpus.txt"),
+        model_prefix=str(tmp_path / "tokenizer"),
+        model_type="bpe",
+        vocab_size=340,
+        byte_fallback=True,
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        user_defined_symbols=["\n"],
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+    )
+    reference = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    newline = reference.piece_to_id("\n")
+    policy = FlowPolicy(processor=ProcessorConfig(tokenizer="paligemma", vocab_size=512, max_tokens=30))
+    policy.processor.load_tokenizer(tmp_path)
+    for text in ("put the red cube in the bowl", "Stapler", "é"):
+        assert policy.processor.tokenizer.encode(text) == (2, *reference.encode(text), newline)
+    assert len(policy.processor.tokenizer.encode("the red cube")) < len("the red cube")  # pieces are more than letters
+    save_policy(policy, tmp_path / "policy")
+    copy = load_policy(tmp_path / "policy").processor.tokenizer
+    assert (tmp_path / "policy" / "tokenizer.model").is_file() and copy.encode("the cube") == (
+        2,
+        *reference.encode("the cube"),
+        newline,
+    )
+
+
+def test_without_padding_it_decides_the_same(folder: Path, observe: Callable[..., Observation]) -> None:
+    """Prompts of an evaluation are as long as the longest of them; compiled policies keep their one length."""
+    config = ProcessorConfig(tokenizer="paligemma", vocab_size=600, max_tokens=40)
+    policy = FlowPolicy(replace(FlowPolicy().model_config, vocab_size=600), processor=config).eval()
+    policy.processor.load_tokenizer(folder)
+    observation = replace(observe(2, size=64), instructions=["red cube", "be red"])
+    noise = torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(0))
+    lengths, encode = [], policy.pi0.encode
+
+    def spy(inputs: PolicyInputs, **options: bool) -> Prefix:
+        lengths.append(inputs.tokens.shape[1])
+        return encode(inputs, **options)
+
+    policy.pi0.encode = spy  # type: ignore[method-assign]
+    short = policy_act(policy)(observation, noise)
+    policy.pi0._compiled = {"another": lambda: None}
+    assert policy.pi0.compiled
+    torch.testing.assert_close(policy_act(policy)(observation, noise), short, atol=1e-6, rtol=1e-5)
+    longest = max(len(policy.processor.tokenizer.encode(text)) for text in observation.instructions)
+    assert lengths == [longest, 40] and longest < 10
 
 
 def test_long_text_keeps_its_newline(tokenizer: PaligemmaTokenizer) -> None:

@@ -185,6 +185,7 @@ def _config(model: Pi0Config, kind: ForeignFormat) -> FlowPolicyConfig:
         tokenizer="paligemma",
         vocab_size=model.vocab_size,
         max_tokens=PROMPT_TOKENS[kind],
+        clean_prompt=kind == "lerobot",
         resize="letterbox" if kind == "lerobot" else "squash",
         action_dim=model.action_dim,
         proprio_dim=model.proprio_dim,
