@@ -91,8 +91,8 @@ class ConvBlock(nn.Module):
         self.out_conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        hidden = self.conv(F.gelu(self.norm1(x), approximate="tanh"))
-        return x + self.out_conv(F.gelu(self.norm2(hidden), approximate="tanh"))
+        hidden = self.conv(gelu(self.norm1(x)))
+        return x + self.out_conv(gelu(self.norm2(hidden)))
 
 
 class Embeddings(nn.Module):
