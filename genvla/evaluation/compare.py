@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from genvla.evaluation.overview import Published
+from genvla.evaluation.results import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from genvla.evaluation.comparison import Comparison, Group
+
+KEPT = "<!-- genvla writes what stands above this line; what stands below it is kept -->"
 
 
 def compare_command(
@@ -22,7 +28,11 @@ def compare_command(
     by: list[str] = [],  # noqa: B006  (read only)
     reference: str | None = None,
     unpaired: bool = False,
+    along: str | None = None,
+    title: str = "Comparison",
+    published: Published | None = None,
     output: Path = Path("comparison"),
+    page: Path | None = None,
     name: str | None = None,
 ) -> Comparison:
     """Compare runs: success with intervals, differences on the same episodes, learning curves, success by scene.
@@ -37,7 +47,12 @@ def compare_command(
             alone are one.
         reference: Group that the others are compared with, or how its name begins; by default the first.
         unpaired: Show groups that were evaluated on other scenes side by side, without differences, instead of refusing.
-        output: Folder for comparison.html, comparison.md, comparison.json and the figures.
+        along: Setting whose values are numbers, such as data.num_scenes, to draw success against.
+        title: Heading of the pages.
+        published: Numbers of others, to stand beside these.
+        output: Folder for comparison.html, comparison.md, comparison.json, the figures, and runs, scenes and curves as CSV.
+        page: Markdown file to write for a documentation too, with figures and numbers in a folder of its name beside it. Where
+            there is one already, what stands below its marked line is kept.
         name: Of the comparison in MLflow; by default that of the output's folder.
 
     Raises:
@@ -57,6 +72,10 @@ def compare_command(
         Console(),
         reference=reference,
         unpaired=unpaired,
+        along=along,
+        title=title,
+        published=published,
+        page=page,
         mlflow=log_to,
         experiment=experiment,
         name=name,
@@ -70,34 +89,64 @@ def write_comparison(
     *,
     reference: str | None = None,
     unpaired: bool = False,
+    along: str | None = None,
+    title: str = "Comparison",
+    published: Published | None = None,
+    page: Path | None = None,
+    introduction: str = "",
     mlflow: str | None = None,
     experiment: str = "genvla",
     name: str | None = None,
 ) -> Comparison:
     """Compares, shows the tables, writes everything to a folder and keeps it in MLflow.
 
-    mlflow: its URI, "default" for the one that training uses, None or "none" for no MLflow.
+    introduction: of the page. mlflow: its URI, "default" for the one that training uses, None or "none" for no MLflow.
     """
     from genvla.evaluation.comparison import compare
     from genvla.evaluation.comparison_figures import write_figures
     from genvla.evaluation.comparison_report import html, markdown, terminal_tables
-    from genvla.evaluation.results import _null_for_nan, write_atomically
+    from genvla.evaluation.raw import write_raw
+    from genvla.evaluation.results import null_for_nan
 
     comparison = compare(groups, reference, unpaired=unpaired)
     output = Path(output)
-    figures = write_figures(comparison, output)
-    write_atomically(output / "comparison.json", json.dumps(_null_for_nan(comparison.to_dict()), indent=2) + "\n")
-    write_atomically(output / "comparison.md", markdown(comparison, figures))
-    write_atomically(output / "comparison.html", html(comparison, figures))
+    figures = write_figures(comparison, output, along, published)
+    raw = write_raw(comparison, output)
+    write_atomically(output / "comparison.json", json.dumps(null_for_nan(comparison.to_dict()), indent=2) + "\n")
+    write_atomically(output / "comparison.md", markdown(comparison, figures, title, published))
+    write_atomically(output / "comparison.html", html(comparison, figures, title, published))
     for table in terminal_tables(comparison):
         console.print(table)
     for note in comparison.notes:
         console.print(note, style="dim")
+    if page is not None:
+        beside = [*figures.values(), *raw, output / "comparison.json"]
+        text = markdown(comparison, figures, title, published, f"{Path(page).stem}/", introduction)
+        _write_page(Path(page), text, beside)
+        console.print(f"page written to {page}", soft_wrap=True)
     console.print(f"written to {output}; look at {output / 'comparison.html'}", soft_wrap=True)
     if mlflow not in (None, "none"):
-        _log(comparison, output, [*figures.values()], None if mlflow == "default" else mlflow, experiment, name or output.name)
+        _log(
+            comparison,
+            output,
+            [*figures.values(), *raw],
+            None if mlflow == "default" else mlflow,
+            experiment,
+            name or output.name,
+        )
         console.print(f"kept in MLflow as {name or output.name!r} of experiment {experiment!r}", soft_wrap=True)
     return comparison
+
+
+def _write_page(page: Path, text: str, beside: Sequence[Path]) -> None:
+    """The page, and copies of the files in a folder of its name beside it."""
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in beside:
+        shutil.copyfile(file, folder / file.name)
+    links = ", ".join(f"[{file.name}]({folder.name}/{file.name})" for file in beside if file.suffix != ".png")
+    kept = page.read_text().partition(KEPT)[2] if page.exists() else "\n"
+    write_atomically(page, f"{text}\nRaw: {links}\n\n{KEPT}{kept}")
 
 
 def _log(comparison: Comparison, output: Path, figures: list[Path], uri: str | None, experiment: str, name: str) -> None:

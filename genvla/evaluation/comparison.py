@@ -10,9 +10,9 @@ from typing import Any
 from genvla.errors import UserError
 from genvla.evaluation.results import EvaluationResult, Protocol
 from genvla.evaluation.sources import Run
-from genvla.evaluation.statistics import Interval, mcnemar, mean_interval, paired_interval
+from genvla.evaluation.statistics import Interval, gap_interval, mcnemar, mean_interval, paired_interval, wilson_interval
 
-TRAIN = "train"
+TRAIN, HELDOUT = "train", "heldout"
 OF_THE_POLICY = ("checkpoint_digest", "integration_steps")
 WITHOUT_EFFECT = ("split", "split_seed", "num_envs", "versions")
 """Fields of a protocol in which compared evaluations may differ: what the policy is, and what episodes do not follow from. The
@@ -45,6 +45,14 @@ class Group:
             return shares[0]
         mean = mean_interval([share.value for share in shares])
         return replace(mean, low=max(0.0, mean.low), high=min(1.0, mean.high))  # Student's knows nothing of shares
+
+    def gap(self) -> Interval | None:
+        """Success on the training scenes less that on held-out ones: of one run with Newcombe's interval, of several the mean of
+        theirs with Student's. None where one lacks either."""
+        if not all(TRAIN in run.after and HELDOUT in run.after for run in self.runs):
+            return None
+        gaps = [gap_interval(run.after[TRAIN].overall.success_once, run.after[HELDOUT].overall.success_once) for run in self.runs]
+        return gaps[0] if len(gaps) == 1 else mean_interval([gap.value for gap in gaps])
 
     def seconds(self, suite: str) -> Interval | None:
         """Seconds to success over all the group's successful episodes."""
@@ -85,6 +93,19 @@ class Comparison:
     settings: dict[str, dict[str, str]]
     notes: tuple[str, ...] = ()
 
+    def other_scenes(self, group: Group, suite: str) -> bool:
+        """Whether the group met other scenes in a suite than the reference did, so that only their shares stand side by side."""
+        return group.name != self.reference and bool(group.success(suite)) and self.differences[suite][group.name] is None
+
+    def baseline(self, suite: str) -> Interval | None:
+        """Success before training over all episodes that any run met then, each counted once, with Wilson's interval. None where
+        there is none, or where the runs did not start from one policy."""
+        runs = [run for group in self.groups for run in group.runs]
+        if len({(run.settings.get("checkpoint"), run.settings.get("integration_steps")) for run in runs}) > 1:
+            return None
+        met = {record.spec: record.success_once for run in runs if suite in run.before for record in run.before[suite].records}
+        return wilson_interval(sum(met.values()), len(met)) if met else None
+
     def to_dict(self) -> dict[str, Any]:
         """All numbers, for JSON."""
         groups = {}
@@ -96,7 +117,12 @@ class Comparison:
                 shares = group.success(suite, before=True), group.success(suite), group.seconds(suite)
                 before, after, seconds = (None if one is None else asdict(one) for one in shares)
                 suites[suite] = {"before": before, "after": after, "gain": gain, "difference": difference, "seconds": seconds}
-            groups[group.name] = {"runs": [run.name for run in group.runs], "suites": suites}
+            gap = group.gap()
+            groups[group.name] = {
+                "runs": [run.name for run in group.runs],
+                "suites": suites,
+                "gap": None if gap is None else asdict(gap),
+            }
         return {"reference": self.reference, "groups": groups, "settings": self.settings, "notes": list(self.notes)}
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float
 
 from genvla.errors import UserError
-from genvla.evaluation.comparison import Comparison, Group
-from genvla.evaluation.figures import COLOURS, ENV_STEPS, EVALUATION, ROLLOUT, STYLE, WALL_SECONDS, _save, _smooth, placed
+from genvla.evaluation.comparison import TRAIN, Comparison, Group
+from genvla.evaluation.figures import COLOURS, ENV_STEPS, EVALUATION, ROLLOUT, STYLE, WALL_SECONDS, placed, save_figure, smooth
+from genvla.evaluation.overview import Published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,9 +27,18 @@ MOST_SCENES, FEW_SCENES = 128, 20
 """Scenes that fit into a heat map, and of which the numbers can be read in it."""
 
 
-def write_figures(comparison: Comparison, folder: Path) -> dict[str, Path]:
-    """Everything there is to draw, as PNG files in the folder. Returns them by title."""
-    figures = {"Success": folder / "success.png"}
+def write_figures(
+    comparison: Comparison, folder: Path, along: str | None = None, published: Published | None = None
+) -> dict[str, Path]:
+    """Everything there is to draw, as PNG files in the folder. Returns them by title.
+
+    along: a setting whose values are numbers, to draw success against.
+    """
+    figures = {}
+    if along is not None:
+        figures[f"Success against {along}"] = folder / "along.png"
+        plot_along(comparison, along, published, figures[f"Success against {along}"])
+    figures["Success"] = folder / "success.png"
     plot_success(comparison, figures["Success"])
     if curves(comparison):
         figures["Learning curves"] = folder / "curves.png"
@@ -67,7 +77,65 @@ def plot_success(comparison: Comparison, output: Path) -> None:
     handles = [Line2D([], [], color="#777777", linestyle="", marker=m, markerfacecolor=c, label=name) for m, c, name in signs]
     seeds_too = any(len(group.runs) > 1 for group in groups)
     figure.legend(handles=handles[: 2 + seeds_too], loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    _save(figure, output)
+    save_figure(figure, output)
+
+
+def along_values(comparison: Comparison, along: str) -> dict[str, float]:
+    """The value of a setting in each group, from the smallest.
+
+    Raises:
+        UserError: a group has none, several, or one that is no number.
+    """
+    values = {}
+    for group in comparison.groups:
+        found = sorted({run.settings.get(along, "none") for run in group.runs})
+        try:
+            (text,) = found
+            values[group.name] = float(text)
+        except ValueError as error:
+            raise UserError(f"along: {along} is {', '.join(found)} in {group.name}, want one number for each group") from error
+    return dict(sorted(values.items(), key=lambda item: item[1]))
+
+
+def plot_along(comparison: Comparison, along: str, published: Published | None, output: Path) -> None:
+    """Success of every suite against a setting, its values evenly spaced: means with intervals, a tick for each seed, dashed what
+    it was before training. Hollow points met other scenes than the reference; thin dotted lines are published."""
+    from matplotlib.lines import Line2D
+
+    values = along_values(comparison, along)
+    groups = {group.name: group for group in comparison.groups}
+    places = {value: place for place, value in enumerate(dict.fromkeys(values.values()))}
+    figure, ((axes,),) = _panels(1, 1, max(6.5, 2.5 + 0.9 * len(places)), 4.6)
+    for i, suite in enumerate(comparison.suites):
+        colour, shift = COLOURS[i % len(COLOURS)], 0.09 * (i - (len(comparison.suites) - 1) / 2)
+        shown = [
+            (places[value] + shift, groups[name], share)
+            for name, value in values.items()
+            if (share := groups[name].success(suite))
+        ]
+        same = [suite == TRAIN or not comparison.other_scenes(group, suite) for _, group, _ in shown]
+        line = [(x, 100 * share.value) for (x, _, share), alike in zip(shown, same, strict=True) if alike]
+        axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.6, label=f"{suite} scenes") if line else None
+        for (x, group, share), alike in zip(shown, same, strict=True):
+            axes.plot(x, 100 * share.value, "o", color=colour, markerfacecolor=colour if alike else "white", markersize=6)
+            if not isnan(share.low):
+                axes.plot([x, x], [100 * share.low, 100 * share.high], color=colour, linewidth=1, alpha=0.6)
+            seeds = [100 * run.after[suite].overall.success_once.value for run in group.runs]
+            axes.plot([x] * len(seeds), seeds, "_", color=colour, markersize=7) if len(seeds) > 1 else None
+        before = comparison.baseline(suite)
+        if before is not None and suite != TRAIN:
+            axes.axhline(100 * before.value, color=colour, linestyle=(0, (5, 4)), linewidth=1, alpha=0.7)
+        theirs = (
+            {places[value]: published.success.get(name, {}).get(suite) for name, value in values.items()} if published else {}
+        )
+        points = [(x, share) for x, share in theirs.items() if share is not None]
+        axes.plot(*zip(*points, strict=True), color=colour, linestyle=":", linewidth=1, marker=".") if points else None
+    axes.set_xticks(range(len(places)), [f"{value:g}" for value in places])
+    axes.set(xlabel=along, ylabel="success [%]", ylim=(0, 100))
+    meanings = [("before training", {"linestyle": (0, (5, 4))})] + ([("published", {"linestyle": ":"})] if published else [])
+    extra = [Line2D([], [], color="#777777", linewidth=1, label=name, **style) for name, style in meanings]
+    figure.legend(handles=[*axes.get_legend_handles_labels()[0], *extra], loc="outside right upper", frameon=False, fontsize=9)
+    save_figure(figure, output)
 
 
 def plot_group_curves(comparison: Comparison, output: Path) -> None:
@@ -87,7 +155,7 @@ def plot_group_curves(comparison: Comparison, output: Path) -> None:
     grid[-1][1].set_xlabel("wall-clock time [min]")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(3, len(labels)), frameon=False, fontsize=9)
-    _save(figure, output)
+    save_figure(figure, output)
 
 
 def curves(comparison: Comparison) -> dict[str, str]:
@@ -117,7 +185,7 @@ def plot_scenes(comparison: Comparison, suite: str, output: Path) -> bool:
     axes.set_title(f"{suite}: success by scene")
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="success [%]", pad=0.01)
-    _save(figure, output)
+    save_figure(figure, output)
     return True
 
 
@@ -142,7 +210,7 @@ def _draw_group(axes: Axes, group: Group, key: str, against: str, scale: float, 
         if len(points) < 2:
             continue
         x, y = (np.array(values) for values in zip(*points, strict=True))
-        drawn.append((x, np.array(list(_smooth(y.tolist()))) if key == ROLLOUT else y))
+        drawn.append((x, np.array(list(smooth(y.tolist()))) if key == ROLLOUT else y))
     marker = "" if key == ROLLOUT else "o"
     alone = len(drawn) == 1
     for x, y in drawn:

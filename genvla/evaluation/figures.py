@@ -82,7 +82,7 @@ def plot_curves(runs: Mapping[str, Path], output: Path, *, splits: Sequence[str]
     axes[1].set(xlabel="wall-clock time [min]", ylim=(0, 100))
     handles = axes[0].get_legend_handles_labels()[0]
     axes[0].legend(handles=[*handles, *_meanings(splits)], loc="upper left", fontsize=9, frameon=False)
-    _save(figure, output)
+    save_figure(figure, output)
 
 
 def plot_before_after(results: Mapping[str, tuple[EvaluationResult, EvaluationResult]], output: Path) -> None:
@@ -102,7 +102,7 @@ def plot_before_after(results: Mapping[str, tuple[EvaluationResult, EvaluationRe
     axes.set(ylabel="success [%]", ylim=(0, 110), yticks=range(0, 101, 20))
     axes.grid(axis="x", visible=False)
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, frameon=False)
-    _save(figure, output)
+    save_figure(figure, output)
 
 
 def _checked(run_dir: Path, splits: Sequence[str]) -> Rows:
@@ -133,7 +133,7 @@ def _draw_run(axes: Axes, rows: Rows, against: str, scale: float, splits: Sequen
     if rollouts:
         x, success = zip(*rollouts, strict=True)
         axes.plot(x, success, color=colour, linewidth=0.8, alpha=0.25)
-        axes.plot(x, list(_smooth(success)), color=colour, linewidth=1.6, label=label)
+        axes.plot(x, list(smooth(success)), color=colour, linewidth=1.6, label=label)
     named = bool(rollouts)
     for split, style in zip(splits, MARKERS, strict=False):
         key = EVALUATION.format(split=split)
@@ -149,7 +149,7 @@ def _draw_run(axes: Axes, rows: Rows, against: str, scale: float, splits: Sequen
         named = True
 
 
-def _smooth(values: Sequence[float], width: int = 5) -> Iterator[float]:
+def smooth(values: Sequence[float], width: int = 5) -> Iterator[float]:
     """The mean over the last `width` values, fewer at the start."""
     for end in range(1, len(values) + 1):
         window = values[max(0, end - width) : end]
@@ -180,7 +180,7 @@ def _subplots(columns: int, width: float) -> tuple[Figure, Sequence[Axes]]:
         return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _save(figure: Figure, output: Path) -> None:
+def save_figure(figure: Figure, output: Path) -> None:
     output = Path(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{os.getpid()}.{output.name}")

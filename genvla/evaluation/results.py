@@ -124,7 +124,7 @@ class EvaluationResult:
             "per_scene": {scene: asdict(summary) for scene, summary in self.per_scene.items()},
             "records": [asdict(record) for record in self.records],
         }
-        write_atomically(path, json.dumps(_null_for_nan(data), indent=2, allow_nan=False) + "\n")
+        write_atomically(path, json.dumps(null_for_nan(data), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def from_json(cls, path: Path) -> EvaluationResult:
@@ -157,12 +157,12 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-def _null_for_nan(value: Any) -> Any:
+def null_for_nan(value: Any) -> Any:
     """JSON has no NaN: what is undefined becomes null."""
     if isinstance(value, dict):
-        return {key: _null_for_nan(item) for key, item in value.items()}
+        return {key: null_for_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_null_for_nan(item) for item in value]
+        return [null_for_nan(item) for item in value]
     return None if isinstance(value, float) and isnan(value) else value
 
 

@@ -19,6 +19,8 @@ from genvla.evaluation.results import EvaluationResult
 RESULTS = "results.json"
 SUITES = "suites"
 """Folder in a run's folder with further evaluations of its last checkpoint, `suites/<name>/results.json`."""
+BEFORE = "before.json"
+"""Beside them: the same episodes by the policy that training started from."""
 
 _AFTER = re.compile(r"iteration_(\d+)_(.+)\.json")
 _CURVES = re.compile(rf"{ENV_STEPS}|{WALL_SECONDS}|{ROLLOUT}|evaluation/[^/]+/success_once(_low|_high)?")
@@ -84,11 +86,11 @@ def mlflow_runs(uri: str | None, experiment: str, filter_string: str) -> list[Ru
     """
     from mlflow.exceptions import MlflowException
 
-    from genvla.learning.tracking import _connect, default_tracking_uri
+    from genvla.learning.tracking import default_tracking_uri, mlflow_client
 
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = uri or default_tracking_uri()
-    client = _connect(uri)
+    client = mlflow_client(uri)
     try:
         found = client.get_experiment_by_name(experiment)
         if found is None:
@@ -135,6 +137,8 @@ def _evaluations(folder: Path) -> tuple[dict[str, EvaluationResult], dict[str, E
     after = {match[2]: EvaluationResult.from_json(evaluation / match[0]) for match in matches if match[1] == last}
     for file in sorted((folder / SUITES).glob(f"*/{RESULTS}")):
         after[file.parent.name] = EvaluationResult.from_json(file)
+    for file in sorted((folder / SUITES).glob(f"*/{BEFORE}")):
+        before[file.parent.name] = EvaluationResult.from_json(file)
     return before, dict(sorted(after.items(), key=lambda item: (item[0] != "train", item[0] != "heldout", item[0])))
 
 

@@ -110,6 +110,19 @@ def paired_interval(won: int, lost: int, n: int, confidence: float = 0.95) -> In
     return Interval(found, bounds[0], bounds[1], n)
 
 
+def gap_interval(one: Interval, other: Interval) -> Interval:
+    """The first share less the second, of independent trials, from their Wilson intervals.
+
+    R. G. Newcombe, Interval estimation for the difference between independent proportions, Statistics in Medicine 17 (1998),
+    method 10: with shares p, q, their difference d and their bounds, the interval from d - sqrt((p - p_low)^2 + (q_high - q)^2)
+    to d + sqrt((p_high - p)^2 + (q - q_low)^2).
+    """
+    d = one.value - other.value
+    below = sqrt((one.value - one.low) ** 2 + (other.high - other.value) ** 2)
+    above = sqrt((one.high - one.value) ** 2 + (other.value - other.low) ** 2)
+    return Interval(d, d - below, d + above, min(one.n, other.n))
+
+
 def mcnemar(won: int, lost: int) -> float:
     """How likely a difference of at least this size is by chance: the exact two-sided p of McNemar's test (Q. McNemar,
     Psychometrika 12, 1947), that of `won` heads in won + lost throws of a fair coin; 1 where there is none."""

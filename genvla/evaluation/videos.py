@@ -19,6 +19,7 @@ from genvla.types import CONTROL_HZ, EpisodeRecord, EpisodeSpec
 
 BACKGROUND = (24, 26, 30)
 TEXT = (235, 235, 235)
+QUIET = (140, 146, 156)
 RUNNING, SUCCESS, FAILURE = (90, 96, 106), (38, 166, 91), (214, 57, 57)
 BORDER = 6
 FONT_SIZE = 16
@@ -44,7 +45,7 @@ class Clip:
             lost = over == len(self.frames) and not self.record.success_at_end
             return f"success after {self.record.seconds:.1f} s{', then lost' if lost else ''}", SUCCESS
         if over == len(self.frames) and not self.record.success_once:
-            return f"failure after {over / CONTROL_HZ:.1f} s", FAILURE
+            return f"failure after {over / CONTROL_HZ:.1f} s{', grasped' if self.record.grasped_once else ''}", FAILURE
         return f"{over / CONTROL_HZ:.1f} s", RUNNING
 
     def tile(self, step: int, *, titled: bool = True) -> Image.Image:
@@ -61,6 +62,9 @@ class Clip:
         for row, line in enumerate(lines if titled else []):
             draw.text((BORDER + 6, BORDER + 4 + row * LINE), line, TEXT, font)
         draw.text((BORDER + 6, BORDER + 4 + 2 * LINE), label, TEXT if colour == RUNNING else colour, font)
+        scene = self.record.scene_id.partition("_")[0]
+        if titled and font.getlength(f"{label} {scene}") <= width - 12:
+            draw.text((BORDER + width - 6, BORDER + 4 + 2 * LINE), scene, QUIET, font, anchor="ra")
         return tile
 
 

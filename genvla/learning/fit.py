@@ -42,6 +42,7 @@ from genvla.types import PROPRIO_DIM, Observation
 ARTIFACTS = (
     *("config.yaml", "parameters.json", "results.json", "scenes.txt"),
     *("curve.png", "before_after.png", "episodes.mp4", "episodes.png"),
+    "evaluation",
 )
 """What MLflow gets of the run's folder at the end, beside the policy; where it is there."""
 
@@ -120,7 +121,17 @@ def fit(
             try:
                 groups = {"train": scenes, "heldout": data.heldout_ids()}
                 validator = Validator(
-                    data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console, stop.check
+                    data.env,
+                    data.scenes,
+                    data.sim,
+                    groups,
+                    evaluation,
+                    folder / "evaluation",
+                    console,
+                    stop.check,
+                    split_seed=data.split_seed,
+                    rank=fabric.global_rank,
+                    world_size=fabric.world_size,
                 )
                 quick = partial(validator.quick, policy)
                 loop = Loop(fabric, module(policy), data, training, checkpoints, tracker, quick, stop=stop)
@@ -162,9 +173,9 @@ def describe_cache(fabric: Fabric, policy: FlowPolicy, data: RolloutDataModule) 
 def _train_and_judge(
     fabric: Fabric, loop: Loop, validator: Validator, first: Callable[[], FlowPolicy], folder: Path, console: Console
 ) -> dict[str, EvaluationResult]:
-    """Before (what `first` gives), training, after. The first process evaluates, the others wait."""
+    """Before (what `first` gives), training, after. The processes share the episodes."""
     main = fabric.is_global_zero
-    before = _wait_for_evaluation(fabric, loop, lambda: validator.thorough(first, "before"))
+    before = _unless_stopped(loop, lambda: validator.thorough(first, "before"))
     if loop.iteration == 0:
         loop.log(evaluation_metrics(before))
     with TrainingDisplay(console) as display:
@@ -172,7 +183,7 @@ def _train_and_judge(
         loop.run()
     film: Film = {}
     name = f"iteration_{loop.iteration:06d}"
-    after = _wait_for_evaluation(fabric, loop, lambda: validator.thorough(lambda: loop.module.policy, name, film))
+    after = _unless_stopped(loop, lambda: validator.thorough(lambda: loop.module.policy, name, film))
     if main:
         loop.log(evaluation_metrics(after))
         _report(loop, before, after, film, folder, console)
@@ -180,22 +191,14 @@ def _train_and_judge(
     return after
 
 
-def _wait_for_evaluation(
-    fabric: Fabric, loop: Loop, evaluate: Callable[[], dict[str, EvaluationResult]]
-) -> dict[str, EvaluationResult]:
-    """The first process's evaluation; nothing in the others. Preempted where it was broken off."""
-    results: dict[str, EvaluationResult] = {}
-    interrupted = False
+def _unless_stopped(loop: Loop, evaluate: Callable[[], dict[str, EvaluationResult]]) -> dict[str, EvaluationResult]:
+    """The evaluation by all processes; Preempted where one of them broke it off."""
     with gathered(loop.module):
-        if fabric.is_global_zero:
-            try:
-                results = evaluate()
-            except Interrupted:
-                interrupted = True
-        interrupted = loop.any_process(interrupted)
-    if interrupted:
-        loop.preempt()
-    return results
+        try:
+            return evaluate()
+        except Interrupted:
+            pass
+    loop.preempt()
 
 
 def _report(
@@ -208,6 +211,14 @@ def _report(
 ) -> None:
     """Table, numbers, figures and the video, in the run's folder and in MLflow."""
     if after:
+        console.print(comparison_table(before, after))
+        plot_before_after({name: (before[name], after[name]) for name in after}, folder / "before_after.png")
+        write_film(after.values(), film, folder)
+    try:
+        plot_curves({folder.name: folder}, folder / "curve.png")
+    except UserError as error:  # too short a run to have a curve
+        console.print(f"no curve: {error}")
+    if after:  # last, as it says that the run is finished
         write_comparison(
             before,
             after,
@@ -216,17 +227,10 @@ def _report(
             env_steps=loop.env_steps,
             training_seconds=round(loop.seconds, 1),
         )
-        console.print(comparison_table(before, after))
-        plot_before_after({name: (before[name], after[name]) for name in after}, folder / "before_after.png")
-        write_film(after.values(), film, folder)
-    try:
-        plot_curves({folder.name: folder}, folder / "curve.png")
-    except UserError as error:  # too short a run to have a curve
-        console.print(f"no curve: {error}")
     if loop.tracker is not None:
         for name in ARTIFACTS:
             if (folder / name).exists():
-                loop.tracker.log_artifact(folder / name)
+                loop.tracker.log_artifact(folder / name, name if (folder / name).is_dir() else None)
         if loop.checkpoints.last is not None:
             loop.tracker.log_artifact(loop.checkpoints.last, "checkpoint")
     console.print(f"written to {folder}; the policy is {folder / 'checkpoints' / 'last'}", soft_wrap=True)

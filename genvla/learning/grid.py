@@ -47,7 +47,7 @@ def make_cells(base: Sequence[Path], axes: dict[str, Any], seeds: Sequence[int],
     entries = [[(axis, label, change) for label, change in _entries(axis, values)] for axis, values in axes.items()]
     names: set[str] = set()
     for combination in product(*entries):
-        group = "_".join(_slug(f"{axis.rpartition('.')[2]}_{label}") for axis, label, _ in combination)
+        group = "_".join(_slug(_called(axis, label, named=isinstance(axes[axis], dict))) for axis, label, _ in combination)
         configs = [str(path) for path in base] + [str(change) for *_, change in combination if isinstance(change, Path)]
         changes = dict(options)
         for _, _, change in combination:
@@ -72,6 +72,11 @@ def _entries(axis: str, values: Any) -> Iterator[tuple[str, Path | dict[str, Any
             yield str(label), change if isinstance(change, dict) else _existing(f"axes.{axis}.{label}", Path(change))
     else:
         raise UserError(f"axes.{axis}: {values!r} found, want a list of values, or labels with files or options")
+
+
+def _called(axis: str, label: str, named: bool) -> str:
+    """`full_expert` is a name by itself; `10`, and the value of an option, want their axis before them."""
+    return label if named and label[:1].isalpha() else f"{axis.rpartition('.')[2]}_{label}"
 
 
 def with_seed(options: dict[str, Any], seed: int) -> dict[str, Any]:

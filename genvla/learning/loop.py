@@ -94,7 +94,8 @@ class Loop:
         config: limits and intervals.
         checkpoints: where to save.
         tracker: where to log; None on all processes but the first.
-        evaluate: called with the iterations done; returns metrics to log, and the score that decides which checkpoint is best.
+        evaluate: called by all processes together; returns to all of them the same metrics to log, and the same score, which
+            decides which checkpoint is best.
         display: is told of every iteration.
         stop: whether the run has been asked to end soon.
     """
@@ -286,7 +287,7 @@ class Loop:
         config, is_best = self.config, False
         if self.evaluate and config.evaluate_every and self.iteration % config.evaluate_every == 0 and not self.finished:
             with gathered(self.module):
-                evaluation, score = self.fabric.broadcast(self.evaluate() if self.fabric.is_global_zero else ({}, 0.0))
+                evaluation, score = self.evaluate()
             metrics = {**metrics, **evaluation}
             is_best = self.best_score is None or score > self.best_score
             self.best_score = score if is_best else self.best_score

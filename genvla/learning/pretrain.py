@@ -19,6 +19,7 @@ from genvla.learning.display import TrainingDisplay
 from genvla.learning.imitation import ImitationModule
 from genvla.learning.loop import Loop, TrainingConfig
 from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
+from genvla.learning.sharding import gathered
 from genvla.learning.stopping import StopRequest
 from genvla.learning.validation import EvaluationConfig, Validator, evaluation_metrics
 from genvla.policy.checkpoints import load_policy, save_policy
@@ -80,7 +81,17 @@ def pretrain(
             hardware.prepare(learner)
             data.setup()
             groups = {"heldout": data.heldout_ids()}
-            validator = Validator(data.env, data.scenes, data.sim, groups, evaluation, folder / "evaluation", console)
+            validator = Validator(
+                data.env,
+                data.scenes,
+                data.sim,
+                groups,
+                evaluation,
+                folder / "evaluation",
+                console,
+                rank=fabric.global_rank,
+                world_size=fabric.world_size,
+            )
             quick = partial(validator.quick, learner)
             loop = Loop(fabric, module(learner), data, training, checkpoints, tracker, quick, stop=stop)
             if not loop.resume() and tracker is not None:
@@ -88,12 +99,12 @@ def pretrain(
             with TrainingDisplay(console) as display:
                 loop.display = display if fabric.is_global_zero else None
                 loop.run()
-            after = {}
-            if fabric.is_global_zero:
-                if output is not None:
-                    save_policy(learner, output)
-                    save_sim(data.sim, output)
+            if fabric.is_global_zero and output is not None:
+                save_policy(learner, output)
+                save_sim(data.sim, output)
+            with gathered(loop.module):
                 after = validator.thorough(lambda: loop.module.policy, f"iteration_{loop.iteration:06d}")
+            if fabric.is_global_zero:
                 loop.log(evaluation_metrics(after))
                 for result in after.values():
                     console.print(terminal_table(result))

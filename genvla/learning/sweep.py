@@ -3,47 +3,47 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
-import signal
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from rich.console import Console
 
 from genvla.errors import UserError
+from genvla.evaluation.compare import write_comparison
+from genvla.evaluation.comparison import Group
+from genvla.evaluation.figures import ENV_STEPS, WALL_SECONDS, placed
+from genvla.evaluation.overview import Published
 from genvla.evaluation.results import write_atomically
-from genvla.evaluation.sources import RESULTS, SUITES
-from genvla.learning.grid import Cell, as_text, make_cells, with_seed
+from genvla.evaluation.sources import Run, read_run
+from genvla.learning import sweep_cells
+from genvla.learning.grid import Cell, make_cells
+from genvla.learning.sweep_cells import Cells, tracking_of
+from genvla.learning.sweep_display import SweepDisplay
 
-if TYPE_CHECKING:
-    from genvla.evaluation.comparison import Group
-
-GENVLA = (sys.executable, "-m", "genvla.cli")
-STOPPED = {130: 130, 75: 75, -signal.SIGINT: 130, -signal.SIGTERM: 143}
-"""Exit codes of a run that somebody stopped (75 is EX_TEMPFAIL: it wants to be started again), and the sweep's own then."""
-
-
-_running: set[subprocess.Popen[bytes]] = set()
+DEFINITION = "sweep.yaml"
+HIDDEN = ("title", "published")
+"""Options that say nothing about what was run."""
 
 
 def sweep(
-    base: list[Path],
+    configs: list[Path],
     axes: dict[str, Any],
     output: Path,
     seeds: list[int] = [0],  # noqa: B006  (read only)
     options: dict[str, Any] = {},  # noqa: B006  (read only)
     suites: dict[str, dict[str, Any]] = {},  # noqa: B006  (read only)
+    baseline: Path | None = None,
     reference: str | None = None,
     unpaired: bool = False,
+    along: str | None = None,
+    title: str = "Comparison",
+    published: Published | None = None,
+    page: Path | None = None,
     jobs: int = 1,
     only: str | None = None,
     dry_run: bool = False,
@@ -54,15 +54,22 @@ def sweep(
     The same command goes on where it stopped: finished cells are left alone, interrupted ones resumed, failed ones tried again.
 
     Args:
-        base: Configuration files of `genvla fit` that all cells share, the later over the earlier.
+        configs: Configuration files of `genvla fit` that all cells share, the later over the earlier.
         axes: What varies. An option of fit with a list of its values, or a name of your own with labelled entries: each the path
             of a configuration file, or options with their values. "{seed}" in a value is the cell's seed.
-        output: Folder: runs/<cell> for each run, logs/<cell>.log with what it printed, comparison/.
+        output: Folder: runs/<cell> for each run, logs/<cell>.log with what it printed, baseline/, comparison/, and sweep.yaml
+            with all these options.
         seeds: Seeds that each combination is run with.
         options: Options of fit for all cells.
         suites: Further evaluations of every trained policy: name to options of `genvla evaluate`.
+        baseline: Policy that the suites are evaluated with too, as what was before training.
         reference: Group that the others are compared with, or how its name begins; by default the first.
         unpaired: Show groups that were evaluated on other scenes side by side, without differences, instead of refusing.
+        along: Setting whose values are numbers, such as data.num_scenes, to draw success against.
+        title: Heading of the comparison's pages.
+        published: Numbers of others, to stand beside these.
+        page: Markdown file to write for a documentation too, with figures and numbers in a folder of its name beside it. Where
+            there is one already, what stands below its marked line is kept.
         jobs: Cells that run at a time.
         only: Run this cell alone, by name or number from 0, and compare nothing: for job arrays.
         dry_run: Show the cells and what they call, and run nothing.
@@ -75,169 +82,91 @@ def sweep(
         UserError: the grid is empty or contradicts itself, or the output folder holds another sweep's cells.
     """
     console = Console()
-    cells = list(make_cells(base, axes, seeds, options))
+    cells = list(make_cells(configs, axes, seeds, options))
     if jobs < 1:
         raise UserError(f"jobs: {jobs} found, at least 1 wanted")
     if dry_run:
         for number, cell in enumerate(cells):
             console.print(f"{number} {cell.name}: genvla fit {shlex.join(cell.arguments())}", soft_wrap=True, highlight=False)
         return 0
+    one = None if only is None else _chosen(cells, only)
     _check_options(cells[0])
     _claim(cells, output)
+    definition = {
+        **{"title": title, "configs": [str(path) for path in configs], "output": str(output), "seeds": seeds, "axes": axes},
+        **{"options": options, "suites": suites, "baseline": None if baseline is None else str(baseline)},
+        **{"reference": reference, "unpaired": unpaired, "along": along},
+        **({} if published is None else {"published": asdict(published)}),
+    }
+    write_atomically(output / DEFINITION, yaml.safe_dump(definition, sort_keys=False, allow_unicode=True))
     if slurm is not None:
-        definition = {"base": [str(path) for path in base], "axes": axes, "seeds": seeds, "options": options, "suites": suites}
-        write_slurm(
-            {**definition, "reference": reference, "unpaired": unpaired, "output": str(output)}, len(cells), output, slurm
-        )
+        write_slurm(len(cells), output, slurm)
         console.print(f"written to {slurm}: {len(cells)} tasks; start them with: sbatch {slurm}", soft_wrap=True)
         return 0
-    chosen = cells if only is None else [_chosen(cells, only)]
-    failures = _run_all(chosen, output, suites, jobs, console)
-    stopped = [STOPPED[code] for code in failures.values() if code in STOPPED]
-    if stopped:
+    with SweepDisplay([cell.name for cell in cells], jobs, console) as display:
+        work = Cells(cells, output, suites, baseline, display)
+        failures = work.run(jobs, one)
+    if work.stopped is not None:
         console.print("stopped; the same command goes on")
-        return stopped[0]
-    if only is None:
-        _compare(cells, failures, output, reference, unpaired, console)
+        return work.stopped
+    if one is None:
+        groups = _finished_groups(cells, failures, work, console)
+        if groups:
+            tracking = tracking_of(work.run_dir(cells[[cell.group for cell in cells].index(groups[0].name)]))
+            write_comparison(
+                groups,
+                output / "comparison",
+                console,
+                reference=reference,
+                unpaired=unpaired,
+                along=along,
+                title=title,
+                published=published,
+                page=page,
+                introduction=_introduction(output, groups),
+                mlflow=tracking.get("uri") or "default",
+                experiment=tracking.get("experiment", "genvla"),
+                name=f"{output.name} comparison",
+            )
     return 1 if failures else 0
 
 
-def _run_all(
-    cells: Sequence[Cell], output: Path, suites: dict[str, dict[str, Any]], jobs: int, console: Console
-) -> dict[str, int]:
-    """Runs the cells, `jobs` at a time. Returns the exit codes of those that did not end well."""
-    failures: dict[str, int] = {}
-
-    def work(number: int) -> None:
-        cell = cells[number]
-        if STOPPED.keys() & failures.values():
-            return
-        place, start = f"[{number + 1}/{len(cells)}] {cell.name}", perf_counter()
-        todo = list(_commands(cell, output, suites))
-        if not todo:
-            console.print(f"{place}: finished before", markup=False)
-        for what, words in todo:
-            log = output / "logs" / f"{cell.name}.log"
-            console.print(f"{place}: {what}, see {log}", markup=False, soft_wrap=True)
-            code = _call(words, log)
-            if code == 0 and what != "evaluating" and not _finished(_run_dir(cell, output)):
-                code = 1  # judged by nothing: evaluation.episodes is 0
-            if code:
-                failures[cell.name] = code
-                how = "stopped" if code in STOPPED else f"failed with exit code {code}: {_last_line(log)}"
-                console.print(f"{place}: {how}", markup=False, soft_wrap=True)
-                return
-        if todo:
-            _complete_record(cell, output)
-            console.print(f"{place}: done in {(perf_counter() - start) / 60:.1f} min", markup=False)
-
-    with _passing_on_sigterm(), ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(work, range(len(cells))))
-    return failures
-
-
-def _commands(cell: Cell, output: Path, suites: dict[str, dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    """What is still to be called for a cell, with a word for it."""
-    run = _run_dir(cell, output)
-    if not _finished(run):
-        if (run / "config.yaml").is_file():
-            yield "resuming", [*GENVLA, "fit", "--resume", str(run)]
-        else:
-            yield "training", [*GENVLA, "fit", *cell.arguments(), f"--run_dir={run}"]
-    for suite, options in suites.items():
-        folder = run / SUITES / suite
-        if not (folder / RESULTS).is_file():
-            words = [f"--{name}={as_text(value)}" for name, value in with_seed(options, cell.seed).items()]
-            checkpoint = run / "checkpoints" / "last"
-            yield "evaluating", [*GENVLA, "evaluate", f"--checkpoint={checkpoint}", *words, f"--output={folder}"]
-
-
-def _call(words: Sequence[str], log: Path) -> int:
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("a") as file:
-        file.write(f"$ {shlex.join(words)}\n")
-        file.flush()
-        with subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL) as process:
-            _running.add(process)
-            code = process.wait()
-        _running.discard(process)
-    return code
-
-
-@contextmanager
-def _passing_on_sigterm() -> Iterator[None]:
-    """What a scheduler sends to the sweep reaches the runs, which save and stop."""
-
-    def pass_on(number: int, _: Any) -> None:
-        for process in list(_running):
-            process.send_signal(number)
-
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _compare(
-    cells: Sequence[Cell], failures: dict[str, int], output: Path, reference: str | None, unpaired: bool, console: Console
-) -> None:
-    from genvla.evaluation.compare import write_comparison
-    from genvla.evaluation.comparison import Group
-    from genvla.evaluation.sources import read_run
-
-    members: dict[str, list[Cell]] = {}
+def _finished_groups(cells: Sequence[Cell], failures: dict[str, int], work: Cells, console: Console) -> list[Group]:
+    """The cells that ended well, those of one group together; none where there is nothing to compare."""
+    members: dict[str, list[Run]] = {}
     for cell in cells:
         if cell.name not in failures:
-            members.setdefault(cell.group, []).append(cell)
-    groups: list[Group] = [
-        Group(name, tuple(read_run(_run_dir(cell, output)) for cell in some)) for name, some in members.items()
-    ]
+            members.setdefault(cell.group, []).append(read_run(work.run_dir(cell)))
     if failures:
         console.print(f"failed: {', '.join(failures)}", markup=False, soft_wrap=True)
-    if len(groups) < 2:
+    if len(members) < 2:
         console.print("nothing to compare: fewer than two groups are finished")
-        return
-    tracking = _tracking(_run_dir(members[groups[0].name][0], output))
-    write_comparison(
-        groups,
-        output / "comparison",
-        console,
-        reference=reference,
-        unpaired=unpaired,
-        mlflow=tracking.get("uri") or "default",
-        experiment=tracking.get("experiment", "genvla"),
-        name=f"{output.name} comparison",
+        return []
+    return [Group(name, tuple(runs)) for name, runs in members.items()]
+
+
+def _introduction(output: Path, groups: Sequence[Group]) -> str:
+    """What was run, for the page."""
+    runs = [run for group in groups for run in group.runs]
+    spent = [placed(run.rows)[-1] for run in runs if run.rows]
+    steps = sorted({int(row[ENV_STEPS]) for row in spent})
+    hours = sum(row[WALL_SECONDS] for row in spent) / 3600
+    each = f"{steps[0]:,}" if len(set(steps)) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    definition = yaml.safe_dump(
+        {name: value for name, value in yaml.safe_load((output / DEFINITION).read_text()).items() if name not in HIDDEN},
+        sort_keys=False,
+        allow_unicode=True,
+        width=140,
+    )
+    return (
+        f"{len(runs)} runs of {each} environment steps each, {hours:.1f} hours of training in all; `genvla sweep` of\n\n"
+        f"```yaml\n{definition}```"
     )
 
 
-def _complete_record(cell: Cell, output: Path) -> None:
-    """Adds to the run in MLflow where it stands in the grid, as tags, and its evaluations episode by episode."""
-    import torch
-
-    from genvla.learning.checkpoints import TRAINING_STATE
-    from genvla.learning.tracking import NO_TRACKING, Tracker
-
-    run = _run_dir(cell, output)
-    tracking = _tracking(run)
-    state = torch.load(run / "checkpoints" / "last" / TRAINING_STATE, weights_only=True, mmap=True, map_location="cpu")
-    run_id = state["tracker"].get("run_id")
-    if run_id is None or tracking.get("uri") == NO_TRACKING:
-        return
-    tags = {"sweep": output.name, "cell": cell.name, "group": cell.group}
-    axes = {re.sub(r"[^\w. /-]", "_", axis): label for axis, label in cell.labels.items()}
-    with Tracker(run, tracking.get("experiment", "genvla"), tracking_uri=tracking.get("uri"), resume_id=run_id) as tracker:
-        tracker.set_tags({**tags, **axes})
-        for folder in ("evaluation", SUITES):
-            if (run / folder).is_dir():
-                tracker.log_artifact(run / folder, folder)
-
-
-def write_slurm(definition: dict[str, Any], tasks: int, output: Path, script: Path) -> None:
-    """The sweep as one YAML file in its folder, and a script whose array tasks run a cell each."""
-    file = output / "sweep.yaml"
-    write_atomically(file, yaml.safe_dump(definition, sort_keys=False))
-    command = shlex.join([*GENVLA, "sweep", "--config", str(file)])
+def write_slurm(tasks: int, output: Path, script: Path) -> None:
+    """A script whose array tasks run a cell each, by the definition in the sweep's folder."""
+    command = shlex.join([*sweep_cells.GENVLA, "sweep", "--config", str(output / DEFINITION)])
     write_atomically(
         script,
         f"""#!/bin/bash
@@ -285,7 +214,7 @@ def _check_options(cell: Cell) -> None:
     Raises:
         UserError: they cannot be read.
     """
-    words = [*GENVLA, "fit", *cell.arguments(), "--print_config"]
+    words = [*sweep_cells.GENVLA, "fit", *cell.arguments(), "--print_config"]
     found = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if found.returncode:
         told = (found.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -297,21 +226,3 @@ def _chosen(cells: Sequence[Cell], wanted: str) -> Cell:
     if not found:
         raise UserError(f"only: there is no cell {wanted!r}, want 0 to {len(cells) - 1}, or a name such as {cells[0].name}")
     return found[0]
-
-
-def _run_dir(cell: Cell, output: Path) -> Path:
-    return Path(output) / "runs" / cell.name
-
-
-def _finished(run: Path) -> bool:
-    """`genvla fit` writes its results last."""
-    return (run / RESULTS).is_file()
-
-
-def _tracking(run: Path) -> dict[str, Any]:
-    return (yaml.safe_load((run / "config.yaml").read_text()) or {}).get("tracking") or {}
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1][:200] if lines else "it printed nothing"

@@ -68,7 +68,7 @@ class Tracker:
         self.run_id: str | None = None
         self._step: int | None = None
         self._tags = {**revision_tags(), **{key: str(value) for key, value in (tags or {}).items()}}
-        self._client: Any = None if self.tracking_uri == NO_TRACKING else _connect(self.tracking_uri)
+        self._client: Any = None if self.tracking_uri == NO_TRACKING else mlflow_client(self.tracking_uri)
         if resume_id is not None or resume_step is not None:
             self._resume(resume_id, resume_step)
 
@@ -91,7 +91,7 @@ class Tracker:
                 self._mlflow("log_batch", metrics=points[start : start + _METRICS_PER_BATCH])
 
     def log_config(self, config: Mapping[str, Any]) -> None:
-        """The configuration as MLflow parameters ("policy.width") and as the artifact config.yaml.
+        """The configuration as MLflow parameters, named as on the command line ("policy.width"), and as the artifact config.yaml.
 
         MLflow parameters cannot change: on a resumed run they keep their first values, config.yaml has the present ones.
         """
@@ -100,7 +100,8 @@ class Tracker:
         from mlflow.entities import Param
 
         known = self._client.get_run(self._started()).data.params
-        flat = {key[:_KEY_LIMIT]: str(value)[:_PARAM_VALUE_LIMIT] for key, value in _flatten(config, ".")}
+        named = ((key.replace(".init_args", ""), value) for key, value in _flatten(config, "."))
+        flat = {key[:_KEY_LIMIT]: str(value)[:_PARAM_VALUE_LIMIT] for key, value in named}
         params = [Param(key, value) for key, value in flat.items() if key not in known]
         for start in range(0, len(params), _PARAMS_PER_BATCH):
             self._mlflow("log_batch", params=params[start : start + _PARAMS_PER_BATCH])
@@ -197,7 +198,12 @@ def installed_version() -> str:
         return "unknown"
 
 
-def _connect(uri: str) -> Any:
+def mlflow_client(uri: str) -> Any:
+    """MLflow's client for a server or store that answers.
+
+    Raises:
+        UserError: MLflow is not installed, or there is none at the URI.
+    """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     try:
         from mlflow.tracking import MlflowClient

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from genvla.evaluation.episodes import Film, episode_specs
 from genvla.evaluation.evaluate import evaluate_specs
 from genvla.evaluation.progress import progress_bar
 from genvla.evaluation.provenance import digest, versions
+from genvla.evaluation.ranks import all_gather, shard
 from genvla.evaluation.results import EvaluationResult, Protocol, write_atomically
 from genvla.evaluation.tables import percent
 from genvla.evaluation.videos import clips_of, write_strip, write_video
@@ -62,7 +64,10 @@ class Validator:
         config: how many episodes.
         folder: where complete results are written, as `<when>_<group>.json`.
         console: where progress shows.
-        check: called after every episode of a thorough evaluation; breaks it off by raising an exception.
+        check: called after every episode of a thorough evaluation; breaks it off, in all processes, by raising an exception.
+        split_seed: what drew the groups from the scene set; None where it divides them itself.
+        rank: number of this process among world_size; the first writes and shows.
+        world_size: processes that share the episodes. They call every method together.
     """
 
     def __init__(
@@ -75,18 +80,24 @@ class Validator:
         folder: Path,
         console: Console,
         check: Callable[[], None] = lambda: None,
+        split_seed: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.env = env
         self.groups = {name: ids for name, ids in groups.items() if ids}
         self.config = config
         self.folder = Path(folder)
-        self.console = console
+        self.console = console if rank == 0 else Console(quiet=True)
         self.check = check
+        self.split_seed = split_seed
+        self.rank, self.world_size = rank, world_size
         self._digest = digest(scenes) if Path(scenes).exists() else ""
         self._sim = json.loads(json.dumps(asdict(sim)))
 
     def thorough(self, policy: Callable[[], FlowPolicy], when: str, film: Film | None = None) -> dict[str, EvaluationResult]:
         """Evaluates on every group; what was evaluated and written before is read instead, so a resumed run does not repeat it.
+        Every process gets all results.
 
         policy: gives the policy, where it is needed.
         film: filled with the pictures of `config.videos` episodes of each group.
@@ -95,11 +106,15 @@ class Validator:
         for name in self.groups if self.config.episodes else ():
             path = self.folder / f"{when}_{name}.json"
             watch = self._to_film(name, film)
-            if path.exists() and not watch:
-                results[name] = EvaluationResult.from_json(path)
+            known = EvaluationResult.from_json(path) if self.rank == 0 and path.exists() and not watch else None
+            if self.world_size > 1:
+                known = all_gather(known)[0]
+            if known is not None:
+                results[name] = known
                 continue
             results[name] = self._run(policy(), name, self.config.episodes, f"{when}, {name} scenes", watch)
-            results[name].to_json(path)
+            if self.rank == 0:
+                results[name].to_json(path)
         return results
 
     def quick(self, policy: FlowPolicy) -> tuple[dict[str, Any], float]:
@@ -120,17 +135,25 @@ class Validator:
         self, policy: FlowPolicy, name: str, episodes: int, title: str | None, watch: Film | None = None
     ) -> EvaluationResult:
         specs = episode_specs(self.groups[name], self.config.seed, total=episodes)
-        protocol = Protocol(split=name, seed=self.config.seed, scene_set_digest=self._digest, sim=self._sim, versions=versions())
+        protocol = Protocol(
+            split=name,
+            split_seed=self.split_seed,
+            seed=self.config.seed,
+            scene_set_digest=self._digest,
+            sim=self._sim,
+            versions=versions(),
+        )
+        run = partial(evaluate_specs, policy, self.env, specs, protocol, rank=self.rank, world_size=self.world_size)
         if title is None:
-            return evaluate_specs(policy, self.env, specs, protocol, terminate_on_success=True, watch=watch)
+            return run(terminate_on_success=True)
         self.console.print(f"evaluating {title}: {len(specs)} episodes")
-        with progress_bar(len(specs), self.console) as advance:
+        with progress_bar(len(shard(specs, self.rank, self.world_size)), self.console) as advance:
 
             def progress(record: EpisodeRecord) -> None:
                 advance(record.success_once)
                 self.check()
 
-            return evaluate_specs(policy, self.env, specs, protocol, terminate_on_success=True, progress=progress, watch=watch)
+            return run(terminate_on_success=True, progress=progress, watch=watch)
 
 
 def evaluation_metrics(results: Mapping[str, EvaluationResult]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from genvla.errors import UserError
-from genvla.evaluation.figures import _smooth, plot_before_after, plot_curves, read_metrics
+from genvla.evaluation.figures import plot_before_after, plot_curves, read_metrics, smooth
 from genvla.evaluation.results import EvaluationResult, Protocol
 from genvla.evaluation.statistics import wilson_interval
 from genvla.types import EpisodeRecord
@@ -62,8 +62,8 @@ def test_bars_stand_as_high_as_their_success(tmp_path: Path) -> None:
     assert heights[1] / heights[0] == pytest.approx(6, rel=0.1)
 
 
-def test_smoothing_is_the_mean_of_the_last_values() -> None:
-    assert list(_smooth([1, 3, 5, 7], width=2)) == [1, 2, 4, 6]
+def testsmoothing_is_the_mean_of_the_last_values() -> None:
+    assert list(smooth([1, 3, 5, 7], width=2)) == [1, 2, 4, 6]
 
 
 def test_runs_that_cannot_be_drawn_are_named(tmp_path: Path) -> None:

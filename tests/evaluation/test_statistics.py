@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.stats import binomtest, chi2, t
 
-from genvla.evaluation.statistics import mcnemar, mean_interval, paired_interval, wilson_interval
+from genvla.evaluation.statistics import gap_interval, mcnemar, mean_interval, paired_interval, wilson_interval
 
 counts = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -125,6 +125,14 @@ def test_paired_interval_covers_as_often_as_it_says() -> None:
 def test_without_any_difference_the_interval_has_the_width_of_wilsons() -> None:
     interval = paired_interval(0, 0, 200)
     assert (interval.high, -interval.low) == pytest.approx([wilson_interval(0, 200).high] * 2, abs=1e-6)
+
+
+def test_gap_agrees_with_the_published_example() -> None:
+    """56 of 70 against 48 of 80: method 10 in Newcombe's table II."""
+    found = gap_interval(wilson_interval(56, 70), wilson_interval(48, 80))
+    assert (round(found.value, 4), round(found.low, 4), round(found.high, 4)) == (0.2, 0.0524, 0.3339)
+    other = gap_interval(wilson_interval(48, 80), wilson_interval(56, 70))
+    assert (other.low, other.high) == pytest.approx((-found.high, -found.low))
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

@@ -41,7 +41,7 @@ def test_two_variants_are_trained_compared_and_kept(scenes: Path, tmp_path: Path
     Path("fit.yaml").write_text(yaml.safe_dump(fit))
     variants = ("frozen_vlm_lora_expert", "frozen_vlm_full_expert")
     definition = {
-        "base": ["fit.yaml"],
+        "configs": ["fit.yaml"],
         "output": "out",
         "options": {"data.num_scenes": 1, "data.split_seed": "{seed}"},
         "axes": {"variant": {name: str(ROOT / "configs" / "variants" / f"{name}.yaml") for name in variants}},
@@ -49,22 +49,21 @@ def test_two_variants_are_trained_compared_and_kept(scenes: Path, tmp_path: Path
     }
     Path("sweep.yaml").write_text(yaml.safe_dump(definition))
     assert main(["sweep", "--config", "sweep.yaml"]) == 0
-    run = Path("out/runs/variant_frozen_vlm_lora_expert-seed0")
+    run = Path("out/runs/frozen_vlm_lora_expert-seed0")
     assert len((run / "scenes.txt").read_text().split()) == 1
     data = json.loads(Path("out/comparison/comparison.json").read_text())
-    assert set(data["groups"]) == {f"variant_{name}" for name in variants}
-    assert set(data["groups"]["variant_frozen_vlm_full_expert"]["suites"]) == {"train", "heldout", "unseen"}
+    assert set(data["groups"]) == set(variants)
+    assert set(data["groups"]["frozen_vlm_full_expert"]["suites"]) == {"train", "heldout", "unseen"}
     assert data["settings"]["finetuning.expert"] == {
-        "variant_frozen_vlm_lora_expert": "lora",
-        "variant_frozen_vlm_full_expert": "full",
+        "frozen_vlm_lora_expert": "lora",
+        "frozen_vlm_full_expert": "full",
     }
     assert main(["sweep", "--config", "sweep.yaml"]) == 0
 
     # The same comparison from MLflow alone.
     assert main(["compare", "--filter", "tags.sweep = 'out'", "--by", "[group]", "--output", "again"]) == 0
     again = json.loads(Path("again/comparison.json").read_text())
-    for name in variants:
-        group = f"variant_{name}"
+    for group in variants:
         assert (
             again["groups"][f"group {group}"]["suites"]["unseen"]["after"] == data["groups"][group]["suites"]["unseen"]["after"]
         )

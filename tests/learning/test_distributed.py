@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +15,32 @@ import pytest
 import torch
 import yaml
 
+from genvla.evaluation.results import EvaluationResult
 from genvla.learning.checkpoints import TRAINING_STATE, Checkpoints
 from genvla.learning.loop import Loop, TrainingConfig
 from genvla.learning.runs import HardwareConfig, adder
 from genvla.policy.activation_checkpointing import checkpoint_activations
 from genvla.policy.checkpoints import load_policy, save_policy
-from tests.learning.toy import ToyData, small_policy, toy_module
+from genvla.types import Transition
+from tests.learning.toy import ToyData, ToyEnv, small_policy, toy_module
 
 ROOT = Path(__file__).parents[2]
 ENVS, STEPS, ITERATIONS = 8, 5, 2
+
+
+class TellingEnv(ToyEnv):
+    """Writes to the file `episodes` which process has finished which episode."""
+
+    def receive(self, group: int) -> Transition:
+        transition = super().receive(group)
+        with Path("episodes").open("a") as file:
+            file.writelines(f"{json.dumps([os.getpid(), record.seed])}\n" for _, record in transition.episodes)
+        return transition
+
+
+class TellingData(ToyData):
+    def make_env(self) -> ToyEnv:
+        return TellingEnv(self.num_envs, groups=self._group_count())
 
 
 def train(folder: Path, strategy: str, devices: int, resume: bool = False, iterations: int = ITERATIONS) -> Loop:
@@ -124,11 +143,11 @@ def test_the_command_trains_and_evaluates_on_two_processes(tmp_path: Path, strat
     settings = {
         "checkpoint": "policy",
         "data": {
-            "class_path": "tests.learning.toy.ToyData",
+            "class_path": "tests.learning.test_distributed.TellingData",
             "init_args": {"scenes": "toy", "num_envs": 4, "workers": 0, "steps": 4, "minibatch_size": 8, "epochs": 1},
         },
         "training": {"iterations": 2, "checkpoint_every": 1, "evaluate_every": 1},
-        "evaluation": {"episodes": 4, "episodes_during": 4, "videos": 0},
+        "evaluation": {"episodes": 5, "episodes_during": 4, "videos": 3},
         "hardware": {"threads": 1, "accelerator": "cpu", "devices": 2, "strategy": strategy},
         "tracking": {"uri": "none"},
     }
@@ -138,6 +157,18 @@ def test_the_command_trains_and_evaluates_on_two_processes(tmp_path: Path, strat
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=600)
     assert (tmp_path / "run" / "results.json").is_file()
     load_policy(tmp_path / "run" / "checkpoints" / "last")
+    # Each evaluated episode ran once, in one of the two processes; the film was put together from both.
+    ran = [json.loads(line) for line in (tmp_path / "episodes").read_text().splitlines()]
+    assert len({pid for pid, _ in ran}) == 2
+    for when in ("before", "iteration_000002"):
+        for group in ("train", "heldout"):
+            result = EvaluationResult.from_json(tmp_path / "run" / "evaluation" / f"{when}_{group}.json")
+            assert len({record.spec for record in result.records}) == 5
+    counted = Counter(seed for _, seed in ran)
+    thorough = [record.seed for record in result.records]
+    assert [counted[seed] for seed in thorough] == [3, 3, 3, 3, 2], "before, during (four of them) and after"
+    assert (tmp_path / "run" / "episodes.png").is_file()
+    assert len(list((tmp_path / "run").rglob("results.json"))) == 1
 
 
 if __name__ == "__main__":

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import shlex
 import stat
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from rich.console import Console
 
 from genvla.errors import UserError
 from genvla.evaluation import comparison_figures
-from genvla.learning import sweep as sweeps
+from genvla.evaluation.overview import BEFORE
+from genvla.learning import sweep_cells
 from genvla.learning.grid import make_cells
 from genvla.learning.sweep import sweep
+from genvla.learning.sweep_display import SweepDisplay, iterations_of, last_row
 from tests.evaluation.runs import write_run
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -35,10 +41,8 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             torch.save({"tracker": {}}, run / "checkpoints" / "last" / "training_state.ckpt")
     (prepared / "plan.json").write_text("{}")
     fake = Path(__file__).with_name("fake_genvla.py")
-    monkeypatch.setattr(sweeps, "GENVLA", (sys.executable, str(fake), str(prepared)))
-    monkeypatch.setattr(
-        comparison_figures, "write_figures", lambda comparison, folder: {}
-    )  # takes longest, and is tested elsewhere
+    monkeypatch.setattr(sweep_cells, "GENVLA", (sys.executable, str(fake), str(prepared)))
+    monkeypatch.setattr(comparison_figures, "write_figures", lambda *_: {})  # takes longest, and is tested elsewhere
     (tmp_path / "base.yaml").write_text("{}")
     return tmp_path
 
@@ -67,9 +71,9 @@ def test_every_combination_meets_every_seed(tmp_path: Path) -> None:
     }
     cells = list(make_cells([fragment], axes, [0, 7], {"data.only": None, "policy.width": 1}))
     assert [cell.name for cell in cells[:3]] == [
-        "ratio_power_1.0_variant_lora-seed0",
-        "ratio_power_1.0_variant_lora-seed7",
-        "ratio_power_1.0_variant_wide-seed0",
+        "ratio_power_1.0_lora-seed0",
+        "ratio_power_1.0_lora-seed7",
+        "ratio_power_1.0_wide-seed0",
     ]
     assert len({cell.name for cell in cells}) == 8
     lora, wide = cells[1].arguments(), cells[7].arguments()
@@ -115,6 +119,51 @@ def test_cells_are_run_evaluated_and_compared_and_not_again(base: Path) -> None:
     (base / "out" / "runs" / "ratio_power_1.0-seed1" / "suites" / "unseen").rmdir()
     assert run(base, suites=suites) == 0
     assert [call[0] for call in calls(base)] == ["evaluate"]
+
+
+def test_the_baseline_is_evaluated_once_and_stands_beside_every_cell(base: Path) -> None:
+    suites = {"unseen": {"scenes": "w"}, "drawn": {"scenes": "w", "split_seed": "{seed}"}}
+    baseline = base / "prepared" / "ratio_power_1.0-seed0" / "checkpoints" / "last"
+    assert run(base, suites=suites, baseline=baseline) == 0
+    made = calls(base)
+    first = [call[-1].rpartition("/")[2] for call in made[:3]]
+    assert first == ["unseen", "drawn-seed0", "drawn-seed1"] and len(made) == 3 + 4 * 3
+    assert [call[3] for call in made[1:3]] == ["--split_seed=0", "--split_seed=1"]
+    data = json.loads((base / "out" / "comparison" / "comparison.json").read_text())
+    assert all(entry["suites"][suite]["before"] for entry in data["groups"].values() for suite in suites)
+    assert run(base, suites=suites, baseline=baseline) == 0 and calls(base) == []
+
+
+def test_a_run_that_a_killed_sweep_left_behind_is_waited_for(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It holds the lock on its log; when it is done, nothing is left to do for its cell."""
+    name = "ratio_power_1.0-seed0"
+    log = base / "out" / "logs" / f"{name}.log"
+    log.parent.mkdir(parents=True)
+    words = [*sweep_cells.GENVLA, "fit", f"--run_dir={base / 'out' / 'runs' / name}"]
+    with log.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        late = subprocess.Popen(["sh", "-c", f"sleep 2; {shlex.join(words)}"], stdout=file)
+    assert run(base) == 0
+    assert late.wait() == 0
+    told = capsys.readouterr().out
+    assert f"{name}: another process is at it" in told and f"[1/4] {name}: finished before" in told
+    assert len(calls(base)) == 4
+
+
+def test_the_display_tells_how_far_a_run_is(tmp_path: Path) -> None:
+    assert last_row(tmp_path) == {} and iterations_of(tmp_path) is None
+    lines = [json.dumps({"step": step, "rollout/success": step / 10}) for step in range(4)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 4, "roll')
+    (tmp_path / "config.yaml").write_text("training: {iterations: 8}")
+    assert last_row(tmp_path) == {"step": 3, "rollout/success": 0.3} and iterations_of(tmp_path) == 8
+    console = Console(force_terminal=True, width=100, file=StringIO())
+    with SweepDisplay(["a", "b"], 1, console) as display:
+        display.begin("a", "training", tmp_path)
+        display.look("a")
+        display._bars.refresh()
+        display.end("a", 7200.0)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "3/8" in shown and "success 30 %" in shown and "[1/2] a: done in 120.0 min; 1 left, at most about 2.0 h" in shown
 
 
 def test_a_failed_cell_is_told_and_tried_again_and_the_others_go_on(base: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,21 +212,33 @@ def test_slurm_script_has_a_task_for_each_cell(base: Path) -> None:
     subprocess.run(["bash", "-n", str(script)], check=True)
     assert stat.S_ISREG(script.stat().st_mode) and "#SBATCH --array=0-3\n" in script.read_text()
     written = yaml.safe_load((base / "out" / "sweep.yaml").read_text())
-    cells = make_cells([Path(path) for path in written["base"]], written["axes"], written["seeds"], written["options"])
+    cells = make_cells([Path(path) for path in written["configs"]], written["axes"], written["seeds"], written["options"])
     assert [cell.name for cell in cells][1] == "ratio_power_1.0-seed1"
     words = next(line for line in script.read_text().splitlines() if "SLURM_ARRAY_TASK_ID" in line)
     assert words.endswith(f'sweep --config {base / "out" / "sweep.yaml"} --only "$SLURM_ARRAY_TASK_ID"')
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """A configuration file over its base."""
+    own = yaml.safe_load(path.read_text())
+    shared = settings_of(path.parent / own.pop("base")) if "base" in own else {}
+    return shared | {key: {**shared.get(key, {}), **value} if isinstance(value, dict) else value for key, value in own.items()}
 
 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_shipped_sweeps_make_their_cells(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
     definition = yaml.safe_load(path.read_text())
-    base = [Path(config) for config in definition["base"]]
+    base = [Path(config) for config in definition["configs"]]
     cells = list(make_cells(base, definition["axes"], definition["seeds"], definition.get("options", {})))
     assert len(cells) == {"scenes": 18, "steps_k": 9, "ratio_power": 9, "variants": 15}[path.stem]
-    shape = yaml.safe_load(base[0].read_text())["data"]
+    shape = settings_of(base[0])["data"]
     steps = definition["options"]["training.iterations"] * shape["num_envs"] * shape["steps"] * 4
     assert 1e6 <= steps < 1.05e6
     reference = definition.get("reference")
-    assert reference is None or reference in {cell.group for cell in cells}
+    published = definition.get("published", {}).get("success", {}).keys() - {BEFORE}
+    assert {*published, *([reference] if reference else [])} <= {cell.group for cell in cells}
+    along = {json.dumps(cell.options.get(definition["along"])) for cell in cells} if "along" in definition else {"1"}
+    assert all(float(value) for value in along)
+    folders = [definition["options"]["data.scenes"], *(suite["scenes"] for suite in definition.get("suites", {}).values())]
+    assert set(folders) == {settings_of(CONFIGS / "ppoflow_cpu_base.yaml")["data"]["scenes"]}

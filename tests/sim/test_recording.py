@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -16,25 +18,64 @@ from genvla.errors import UserError
 from genvla.learning.demonstrations import DemonstrationDataModule
 from genvla.learning.lerobot.reader import read_dataset
 from genvla.policy.checkpoints import save_policy
-from genvla.sim import SimConfig, make_vector_env, scenes_of
+from genvla.sim import SimConfig, VectorEnv, make_vector_env, scenes_of
 from genvla.sim.config import save_sim
 from genvla.types import EpisodeSpec
 from tests.learning.toy import small_policy
 from tests.sim.test_vector import NUM, wave
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_moments_are_what_is_observed(scenes: Path, sim: SimConfig, workers: int) -> None:
+@pytest.fixture(scope="module")
+def env(scenes: Path, sim: SimConfig) -> Iterator[VectorEnv]:
+    """One for the whole file: the first picture of each new environment takes a software renderer seconds."""
+    with make_vector_env(scenes, sim, NUM, 0) as vector_env:
+        yield vector_env
+
+
+class Lent:
+    """Environments for a command that makes its own, and closes them."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+    def __enter__(self) -> VectorEnv:
+        return self.env
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.env.record(False)
+
+
+@pytest.fixture
+def lent(env: VectorEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genvla.sim.make_vector_env", lambda *_, **__: Lent(env))
+
+
+def test_moments_are_what_is_observed(scenes: Path, env: VectorEnv) -> None:
+    check_moments(scenes_of(scenes, "all"), env)
+
+
+@pytest.mark.slow
+def test_moments_come_from_workers_too(scenes: Path, sim: SimConfig) -> None:
+    with make_vector_env(scenes, sim, NUM, 2) as env:
+        check_moments(scenes_of(scenes, "all"), env)
+
+
+def check_moments(ids: list[str], env: VectorEnv) -> None:
     """The first of a chunk is the observation that the chunk was decided on; recording changes nothing."""
-    ids = scenes_of(scenes, "all")
-    with make_vector_env(scenes, sim, NUM, workers) as env:
-        plain = env.reset(lambda slot, k: EpisodeSpec(ids[slot % 3], k) if slot != 3 else None)
-        plain_after = env.step(wave(0)).observation
-        assert env.take_moments() == {}
-        env.record(True)
-        observation = env.reset(lambda slot, k: EpisodeSpec(ids[slot % 3], k) if slot != 3 else None)
-        after = env.step(wave(0)).observation
-        moments = env.take_moments()
+    plain = env.reset(lambda slot, k: EpisodeSpec(ids[slot % 3], k) if slot != 3 else None)
+    plain_after = env.step(wave(0)).observation
+    assert env.take_moments() == {}
+    env.record(True)
+    observation = env.reset(lambda slot, k: EpisodeSpec(ids[slot % 3], k) if slot != 3 else None)
+    after = env.step(wave(0)).observation
+    moments = env.take_moments()
+    env.record(False)
     assert sorted(moments) == [0, 1, 2]
     for slot, steps in moments.items():
         assert len(steps) == 4
@@ -46,6 +87,7 @@ def test_moments_are_what_is_observed(scenes: Path, sim: SimConfig, workers: int
     np.testing.assert_array_equal(after.proprio[:3], plain_after.proprio[:3])
 
 
+@pytest.mark.usefixtures("lent")
 def test_the_command_writes_what_pretraining_learns_from(
     scenes: Path, sim: SimConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,6 +113,7 @@ def test_the_command_writes_what_pretraining_learns_from(
     assert (output / "preview.png").stat().st_size > 1000 and "LeRobot" in (output / "README.md").read_text()
 
 
+@pytest.mark.usefixtures("lent")
 def test_the_command_writes_what_a_policy_does(
     scenes: Path, sim: SimConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
