@@ -38,12 +38,12 @@ class SiglipConfig:
     """patch: one convolution of patch_size x patch_size, as SigLIP. conv: 3x3 convolutions of stride 2, which overlap."""
     stem_channels: tuple[int, ...] = (32, 64)
     """conv only: channels after each halving but the last, which gives `width`; patch_size is 2^(length + 1)."""
-    stem_blocks: tuple[int, ...] = ()
-    """conv only: residual blocks after each halving, none if empty; they tell small things apart at little cost."""
     coordinate_channels: bool = True
     """Append x and y in [-1, 1] to the pixels, so that a position need not be inferred from the place of a token."""
     attention: AttentionKind = "eager"
     """eager: plain softmax; sdpa: torch's fused kernel."""
+    stem_blocks: tuple[int, ...] = ()
+    """conv only: residual blocks after each halving, none if empty; they tell small things apart at little cost."""
 
     def __post_init__(self) -> None:
         if self.image_size % self.patch_size or self.width % self.heads:
