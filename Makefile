@@ -5,7 +5,7 @@
 
 CONFIG ?= configs/ppoflow_cpu.yaml
 SCENES ?= scenes/cpu
-SCENE_ARGS ?= --catalog basic --count 64 --heldout 14 --xy_range 0.06 --poses 128 --min_distractors 0 --distractors 1
+SCENE_ARGS ?= --config configs/scenes/cpu.yaml
 TORCH ?= 2.13.0
 JOBS ?= 2
 
@@ -28,7 +28,7 @@ fit: $(READY) $(SCENES)/scene_set.jsonl
 	$(BIN)/genvla fit --config $(CONFIG)
 
 $(SCENES)/scene_set.jsonl: | $(READY)
-	$(BIN)/scenegen build --output $(SCENES) $(SCENE_ARGS)
+	$(BIN)/scenegen build $(SCENE_ARGS) --output $(SCENES)
 
 # All checks run to their end, the tests last; it fails when one of them does.
 test: $(READY)

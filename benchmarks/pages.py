@@ -1,4 +1,4 @@
-r"""Writes the tables of docs/benchmarks/policy.md and update.md anew from the raw numbers beside them.
+r"""Writes the tables of docs/benchmarks/policy.md, update.md and collection.md anew from the raw numbers beside them.
 
 python benchmarks/pages.py
 """
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from genvla.cli import main
+from genvla.learning.bench_collection import collection_rows
 from genvla.learning.bench_update import ESTIMATE_NOTE, plan_rows, update_note, update_rows
 from genvla.policy.bench import decision_rows, kinds, reference_rows
 from genvla.policy.measuring import Rows
 
 FOLDER = Path(__file__).parents[1] / "docs" / "benchmarks"
+PAGES = ("policy", "update", "collection")
 Runs = dict[str, list[str]]
 
 
@@ -38,7 +40,7 @@ def measure(benchmark: str, runs: Runs) -> int:
 
 def write_pages(folder: Path) -> None:
     """Puts table KIND of raw/NAME.json, if that was measured, between each `<!-- NAME: KIND -->` and the next `<!-- end -->`."""
-    for page in (folder / "policy.md", folder / "update.md"):
+    for page in (folder / f"{name}.md" for name in PAGES):
         text = page.read_text()
         parts = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
         page.write_text(parts.sub(lambda found: filled(found, folder / "raw"), text))
@@ -107,12 +109,18 @@ def micro_batches(result: dict[str, Any]) -> str:
     return f"{markdown(rows)}\n{ESTIMATE_NOTE}\n"
 
 
+def compared(result: dict[str, Any]) -> str:
+    rounds = len(next(iter(result["rows"][0]["seconds"].values())))
+    return f"{machine(result)}\n{markdown(collection_rows(result))}\nMedian of {rounds} rounds.\n"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "decisions": decisions,
     "reference": reference,
     "updates": updates,
     "parts": parts,
     "micro_batches": micro_batches,
+    "compared": compared,
 }
 
 if __name__ == "__main__":

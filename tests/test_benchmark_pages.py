@@ -30,8 +30,8 @@ def folder(tmp_path: Path) -> Path:
 def test_pages_are_up_to_date(pages: ModuleType, folder: Path) -> None:
     """If this fails: python benchmarks/pages.py"""
     pages.write_pages(folder)
-    for name in ("policy.md", "update.md"):
-        assert (folder / name).read_text() == (ROOT / "docs" / "benchmarks" / name).read_text()
+    for name in pages.PAGES:
+        assert (folder / f"{name}.md").read_text() == (ROOT / "docs" / "benchmarks" / f"{name}.md").read_text()
 
 
 def test_tables_follow_the_raw_numbers(pages: ModuleType, folder: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from genvla.cli import BENCHMARKS, COMMANDS, main
 from genvla.policy.checkpoints import load_policy, save_policy
+from scenegen.cli import main as scenegen
 from tests.learning.toy import still_policy
 
 ROOT = Path(__file__).parents[1]
@@ -153,8 +154,32 @@ def test_shipped_configurations_parse(path: Path, capsys: pytest.CaptureFixture[
     settings = yaml.safe_load(capsys.readouterr().out)
     small = "cpu" in path.stem or path.stem == "smoke"
     assert settings["data"]["init_args"]["sim"]["image_size"] == (64 if small else 224)
+    if command == "fit":
+        built = ROOT / "configs" / "scenes" / f"{Path(settings['data']['init_args']['scenes']).name}.yaml"
+        assert yaml.safe_load(built.read_text())["output"] == settings["data"]["init_args"]["scenes"]
     if "_n" in path.stem:
         assert settings["data"]["init_args"]["num_scenes"] == int(path.stem.rpartition("_n")[2])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "scenes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_scene_sets_are_options_of_scenegen(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scenegen(["build", "--config", str(path), "--print_config"]) == 0
+    settings = yaml.safe_load(capsys.readouterr().out)
+    wanted = yaml.safe_load(path.read_text())
+    assert {name: settings[name] for name in wanted} == wanted
+    assert settings["count"] - settings["heldout"] in (50, 100)
+
+
+def test_a_scene_set_that_is_not_there_is_named_with_what_builds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    checkpoint = str(ROOT / "checkpoints" / "cpu")
+    assert main(["fit", "--config", "configs/ppoflow_cpu_n3.yaml", "--checkpoint", checkpoint, "--run_dir", "run"]) == 2
+    said = capsys.readouterr().err
+    assert "scenegen build --config configs/scenes/cpu_w100.yaml --output scenes/cpu_w100" in said and said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_papers_numbers(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,49 +10,56 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import count
+from math import gcd
 from pathlib import Path
+from statistics import median
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import torch
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from genvla.errors import UserError
 from genvla.learning.assignment import SceneAssignment
 from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import RolloutCollector
 from genvla.policy.checkpoints import load_policy
+from genvla.policy.measuring import Rows, counted, device_of, machine, print_table, whole_numbers, write_json
 from genvla.sim import SimConfig, VectorEnv, make_vector_env, scenes_of
 from genvla.sim.workers import single_threaded
 from genvla.types import ACTION_DIM, CHUNK_SIZE, EpisodeSpec
 
-Row = Literal["policy", "workers", "scenes", "gymnasium"]
-ROWS: tuple[Row, ...] = ("policy", "workers", "scenes", "gymnasium")
+WANTED = {"policy": 0.8, "workers": 1.8, "scenes": 0.95, "gymnasium": 1.3}
+"""Rows, and what their ratio should be at least."""
+
+Way = tuple[Callable[[], object], Callable[[], object]]
+"""How a work is done: what gets it ready, which is not timed, and the work."""
 
 
 def bench_collection(
     scenes: Path,
     checkpoint: Path,
     sim: SimConfig = SimConfig(),  # noqa: B008  (frozen)
-    num_envs: int = 32,
+    num_envs: int = 64,
     workers: int = 2,
     groups: int | None = None,
     chunks: int = 24,
     rounds: int = 5,
     many: int = 100,
-    rows: Sequence[Row] = ROWS,
-    accelerator: str = "auto",
-) -> dict[str, float]:
+    rows: str = ",".join(WANTED),
+    device: str = "auto",
+    threads: int | None = None,
+    output: Path | None = None,
+) -> dict[str, Any]:
     """Times the collection of experience: with a policy and without, over processes, over scenes, and beside gymnasium.
 
     Prints environment steps per second of either way, and the median of their ratio over the rounds. "policy": collection with
     the policy over the same workers without one. "workers": two workers over one, without a policy. "scenes": an iteration with
-    `many` scenes over one with a single scene, once every scene has been built. "gymnasium": 2 x workers of our environments,
-    over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture of 224 x 224 a chunk.
+    `many` scenes over one with a single scene, another one in each round, once all have been built. "gymnasium": 2 x workers of
+    our environments, over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture of
+    224 x 224 a chunk.
 
     Args:
         scenes: folder of a scene set, for "scenes" with `many` scenes.
@@ -62,48 +69,87 @@ def bench_collection(
         workers: processes that simulate.
         groups: groups of environments that take turns; null for two beside a GPU, else one.
         chunks: decisions per environment and round.
-        rounds: how often the two ways are timed, one after the other.
+        rounds: how often the two ways are timed, one after the other, after one round that is not counted.
         many: scenes of "scenes".
-        rows: what to compare.
-        accelerator: what the policy computes on: auto, cpu or cuda.
+        rows: what to compare, as in policy,workers.
+        device: what the policy computes on: auto, cpu or cuda.
+        threads: of the policy's arithmetic on the CPU; null for torch's choice.
+        output: JSON file for all times.
     """
-    device = torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
-    groups = groups or (2 if device.type == "cuda" else 1)
-    console, result = Console(), {}
-    table = Table(box=box.SIMPLE)
-    for column in ("", "env steps/s", "beside", "env steps/s", "ratio"):
-        table.add_column(column, justify="right" if column in ("env steps/s", "ratio") else "left")
-    for row in rows:
+    names = rows.split(",")
+    for name in names:
+        if name not in WANTED:
+            raise UserError(f"rows: {name!r} found, some of {','.join(WANTED)} wanted")
+    for option, number in (("workers", workers), ("chunks", chunks), ("rounds", rounds), ("many", many), ("threads", threads)):
+        if number is not None:
+            whole_numbers(option, str(number))
+    target = device_of(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    groups = groups or (2 if target.type == "cuda" else 1)
+    result: dict[str, Any] = {
+        "envs": num_envs,
+        "workers": workers,
+        "groups": groups,
+        "chunks": chunks,
+        "machine": machine(target),
+        "rows": [],
+    }
+    for name in names:
         with ExitStack() as stack:
-            if row == "policy":
-                ways = _policy_ways(stack, scenes, sim, num_envs, workers, groups, chunks, checkpoint, device)
-            elif row == "workers":
-                ways = {f"{count} workers": _idle(_env(stack, scenes, sim, num_envs, count), scenes, chunks) for count in (2, 1)}
-            elif row == "scenes":
-                ways = _scene_ways(stack, scenes, sim, num_envs, workers, chunks, many)
+            envs = num_envs
+            if name == "policy":
+                ways = _policy_ways(stack, scenes, sim, num_envs, workers, groups, chunks, checkpoint, target)
+            elif name == "workers":
+                ways = _worker_ways(stack, scenes, sim, num_envs, chunks)
+            elif name == "scenes":
+                ways = _scene_ways(stack, scenes, sim, num_envs, workers, chunks, many, rounds)
             else:
-                ways = _gymnasium_ways(stack, scenes, replace(sim, image_size=224), 2 * workers, chunks)
-            (first, ours), (second, theirs) = _in_turns(ways, rounds)
-        envs = 2 * workers if row == "gymnasium" else num_envs
-        steps = envs * chunks * CHUNK_SIZE
-        ratio = float(np.median(np.array(theirs) / np.array(ours)))
-        speeds = [steps / float(np.median(seconds)) for seconds in (ours, theirs)]
-        table.add_row(first, f"{speeds[0]:.0f}", second, f"{speeds[1]:.0f}", f"{ratio:.2f}")
-        result |= {f"{row}_steps_per_s": speeds[0], f"{row}_other_steps_per_s": speeds[1], f"{row}_ratio": ratio}
-    console.print(table)
+                envs = 2 * workers
+                ways = _gymnasium_ways(stack, scenes, replace(sim, image_size=224), envs, chunks)
+            seconds = _in_turns(ways, rounds, name)
+        result["rows"].append(_compared(name, envs * chunks * CHUNK_SIZE, seconds))
+    result["load_average_after"] = machine(target)["load_average"]
+    print_table(collection_rows(result), "Collection, median of the rounds")
+    write_json(output, result)
     return result
 
 
-def _in_turns(ways: dict[str, Callable[[], Any]], rounds: int) -> list[tuple[str, list[float]]]:
+def collection_rows(result: dict[str, Any]) -> Rows:
+    """Of a table: either way with its speed, and how the two compare."""
+    lines = [["", "steps/s", "beside", "steps/s", "ratio", "wanted"]]
+    for row in result["rows"]:
+        (ours, fast), (theirs, slow) = row["env_steps_per_s"].items()
+        lines.append([ours, f"{fast:,.0f}", theirs, f"{slow:,.0f}", f"{row['ratio']:.2f}", f"{row['wanted']:g}"])
+    return lines
+
+
+def _compared(name: str, steps: int, seconds: dict[str, list[float]]) -> dict[str, Any]:
+    ours, theirs = seconds.values()
+    return {
+        "row": name,
+        "seconds": seconds,
+        "env_steps_per_s": {way: steps / median(times) for way, times in seconds.items()},
+        "ratio": median(slow / fast for fast, slow in zip(ours, theirs, strict=True)),
+        "wanted": WANTED[name],
+    }
+
+
+def _in_turns(ways: dict[str, Way], rounds: int, title: str) -> dict[str, list[float]]:
     """Seconds of each way in each round, after one round that is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
+    for number in counted(rounds + 1, title):
+        for name, (prepare, run) in ways.items():
+            prepare()
             start = perf_counter()
-            way()
+            run()
             if number:
                 seconds[name].append(perf_counter() - start)
-    return list(seconds.items())
+    return seconds
+
+
+def _ready() -> None:
+    """For ways that need no preparation."""
 
 
 def _env(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, workers: int, groups: int = 1) -> VectorEnv:
@@ -116,25 +162,28 @@ def _hold(num_envs: int) -> torch.Tensor:
     return actions
 
 
-def _counted(scenes: Path, count: int) -> list[str]:
+def _counted(scenes: Path, wanted: int) -> list[str]:
     found = scenes_of(scenes, "all")
-    if len(found) < count:
-        raise UserError(f"{scenes}: {len(found)} scenes found, {count} wanted for this benchmark")
-    return found[:count]
+    if len(found) < wanted:
+        raise UserError(f"{scenes}: {len(found)} scenes found, {wanted} wanted for this benchmark")
+    return found[:wanted]
 
 
 def _schedules(ids: Sequence[str], slots: int) -> Iterator[Callable[[int, int], EpisodeSpec]]:
     """The schedule of one iteration after another, as training makes them."""
     assignment, iteration = SceneAssignment(ids, slots), 0
     while True:
-        planned, number = assignment.scenes(iteration), iteration
-        yield lambda slot, k, planned=planned, number=number: EpisodeSpec(planned[slot], 1000 * number + 100 * k + slot)
+        yield partial(_episode, assignment.scenes(iteration), iteration)
         iteration += 1
 
 
-def _idle(env: VectorEnv, scenes: Path, chunks: int, count: int = 1) -> Callable[[], None]:
+def _episode(planned: Sequence[str], iteration: int, slot: int, k: int) -> EpisodeSpec:
+    return EpisodeSpec(planned[slot], 1000 * iteration + 100 * k + slot)
+
+
+def _idle(env: VectorEnv, ids: Sequence[str], chunks: int) -> Callable[[], None]:
     """An iteration without a policy: resets, then chunks in which the arm holds still."""
-    schedules, actions = _schedules(_counted(scenes, count), env.num_envs), _hold(env.num_envs)
+    schedules, actions = _schedules(ids, env.num_envs), _hold(env.num_envs)
 
     def run() -> None:
         env.reset(next(schedules))
@@ -159,28 +208,41 @@ def _policy_ways(
     chunks: int,
     checkpoint: Path,
     device: torch.device,
-) -> dict[str, Callable[[], Any]]:
+) -> dict[str, Way]:
+    ids = _counted(scenes, 1)
     env = _env(stack, scenes, sim, num_envs, workers, groups)
     module = PPOFlowModule(load_policy(checkpoint)).to(device)
-    collector = RolloutCollector(env, SceneAssignment(_counted(scenes, 1), num_envs), chunks, 0, device)
-    iterations = iter(range(10**6))
+    collector = RolloutCollector(env, SceneAssignment(ids, num_envs), chunks, 0, device)
+    iterations = count()
     return {
-        f"{workers} workers, {device.type} policy": lambda: collector.collect(module, next(iterations)),
-        "no policy": _idle(env, scenes, chunks),
+        f"{workers} workers, policy": (_ready, lambda: collector.collect(module, next(iterations))),
+        "no policy": (_ready, _idle(env, ids, chunks)),
     }
 
 
+def _worker_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, chunks: int) -> dict[str, Way]:
+    envs = {f"{number} worker{'s' * (number > 1)}": _env(stack, scenes, sim, num_envs, number) for number in (2, 1)}
+    return {name: (_ready, _idle(env, _counted(scenes, 1), chunks)) for name, env in envs.items()}
+
+
 def _scene_ways(
-    stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, workers: int, chunks: int, many: int
-) -> dict[str, Callable[[], Any]]:
-    ways = {}
-    for count in (many, 1):
-        env = _env(stack, scenes, sim, num_envs, workers)
-        ways[f"{count} scene{'s' if count > 1 else ''}"] = _idle(env, scenes, chunks, count)
-        schedules = _schedules(_counted(scenes, count), num_envs)
-        for _ in range(2 * count if count > num_envs else 1):  # until every worker has built what it will run
-            env.reset(next(schedules))
-    return ways
+    stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, workers: int, chunks: int, many: int, rounds: int
+) -> dict[str, Way]:
+    """Scenes differ in what they cost, so each round compares with another one."""
+    ids = _counted(scenes, many)
+    all_of_them, one = (_env(stack, scenes, sim, num_envs, workers) for _ in range(2))
+    schedules = _schedules(ids, num_envs)
+    for _ in range(many // gcd(many, num_envs) if many > num_envs else 1):  # until every worker has built what it will run
+        all_of_them.reset(next(schedules))
+    singles = iter([ids[number * many // (rounds + 1)] for number in range(rounds + 1)])
+    work: Callable[[], None] = _ready
+
+    def build() -> None:
+        nonlocal work
+        work = _idle(one, [next(singles)], chunks)
+        work()
+
+    return {f"{many} scenes": (_ready, _idle(all_of_them, ids, chunks)), "1 scene": (build, lambda: work())}
 
 
 class ChunkEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -206,7 +268,7 @@ class ChunkEnv(gym.Env[np.ndarray, np.ndarray]):
         self._env.close()
 
 
-def _gymnasium_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, chunks: int) -> dict[str, Callable[[], Any]]:
+def _gymnasium_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, chunks: int) -> dict[str, Way]:
     (scene_id,) = _counted(scenes, 1)
     workers = max(1, num_envs // 2)
     env = _env(stack, scenes, sim, num_envs, workers)
@@ -220,4 +282,4 @@ def _gymnasium_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: in
         for _ in range(chunks):
             theirs.step(actions)
 
-    return {f"{workers} workers, 224 px": _idle(env, scenes, chunks), "AsyncVectorEnv": run}
+    return {f"{workers} workers, 224 px": (_ready, _idle(env, [scene_id], chunks)), "AsyncVectorEnv": (_ready, run)}

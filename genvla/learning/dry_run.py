@@ -26,7 +26,6 @@ from genvla.policy.heads import HeadsConfig
 from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.processor import ProcessorConfig
 from genvla.policy.tokenizer import PaligemmaTokenizer
-from genvla.sim.simpler import is_simpler
 from genvla.types import CHUNK_SIZE, CONTROL_HZ, PRIVILEGED_NAMES
 
 GIB = 2**30
@@ -123,8 +122,7 @@ def _scenes(data: RolloutDataModule, plan: Plan) -> None:
             raise
         line = " ".join(str(error).split())
         plan.add("scenes", line)
-        hint = "" if is_simpler(data.scenes) else " (the command stands at the head of the configuration)"
-        plan.missing.append(f"{line}{hint}")
+        plan.missing.append(line)
     else:
         plan.add("scenes", f"{data.scenes}: {len(scenes)} to train in, {len(heldout)} held out; all files are there")
 

@@ -23,7 +23,16 @@ from genvla.learning.dry_run import plan_run
 from genvla.learning.loop import Loop, TrainingConfig
 from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import Interrupted
-from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
+from genvla.learning.runs import (
+    HardwareConfig,
+    TrackingConfig,
+    adder,
+    describe_run,
+    keep_freed_memory,
+    last_checkpoint,
+    run_folder,
+    tracked,
+)
 from genvla.learning.sharding import gathered
 from genvla.learning.stopping import StopRequest
 from genvla.learning.validation import (
@@ -95,6 +104,7 @@ def fit(
         return {}
     with StopRequest() as stop:
         console = Console()
+        keep_freed_memory()
         fabric = hardware.fabric()
         policy = load_policy((resume and last_checkpoint(resume)) or checkpoint)
         if integration_steps is not None:

@@ -18,7 +18,16 @@ from genvla.learning.demonstrations import DemonstrationDataModule
 from genvla.learning.display import TrainingDisplay
 from genvla.learning.imitation import ImitationModule
 from genvla.learning.loop import Loop, TrainingConfig
-from genvla.learning.runs import HardwareConfig, TrackingConfig, adder, describe_run, last_checkpoint, run_folder, tracked
+from genvla.learning.runs import (
+    HardwareConfig,
+    TrackingConfig,
+    adder,
+    describe_run,
+    keep_freed_memory,
+    last_checkpoint,
+    run_folder,
+    tracked,
+)
 from genvla.learning.sharding import gathered
 from genvla.learning.stopping import StopRequest
 from genvla.learning.validation import EvaluationConfig, Validator, evaluation_metrics
@@ -64,6 +73,7 @@ def pretrain(
         The evaluation after training, by group of scenes.
     """
     console = Console()
+    keep_freed_memory()
     fabric = hardware.fabric()
     start = (resume and last_checkpoint(resume)) or checkpoint
     learner = None if start is None else load_policy(start)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from genvla.policy.activation_checkpointing import CheckpointedLayer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+M = TypeVar("M", bound=nn.Module)
 
 FORWARD_METHODS = ("training_step", "evaluate_actions", "keep_frozen", "act", "value")
 """Methods of the trained modules that compute with its weights."""
@@ -40,10 +42,11 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> nn.Module:
         if hasattr(module, name):
             register_fsdp_forward_method(module, name)
     # The first call decides which part is the root of all, and evaluations call the policy inside.
-    module.awake = lambda: None  # type: ignore[assignment]
-    register_fsdp_forward_method(module, "awake")
-    module.awake()
-    module.reshard()  # the root stays whole after a forward, and an optimizer made now would get tensors that are let go later
+    root: Any = module
+    root.awake = lambda: None
+    register_fsdp_forward_method(root, "awake")
+    root.awake()
+    root.reshard()  # the root stays whole after a forward, and an optimizer made now would get tensors that are let go later
     return module
 
 
@@ -95,7 +98,7 @@ def split_like(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[
     }
 
 
-def skeleton(module: nn.Module) -> nn.Module:
+def skeleton(module: M) -> M:
     """A copy without values, to be filled by `load_state_dict(whole_state, assign=True)`; of a module that is not yet sharded."""
     memo = {
         id(tensor): nn.Parameter(torch.empty_like(tensor, device="meta"), requires_grad=tensor.requires_grad)

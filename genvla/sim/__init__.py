@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,14 +15,18 @@ from genvla.sim.expert import Demonstration
 from genvla.sim.simpler import is_simpler, require_assets, tasks_of
 from genvla.sim.vector import Schedule, VectorEnv, make_vector_env
 
+if TYPE_CHECKING:
+    from scenegen.loader import SceneSet
+
+RECIPES = Path("configs/scenes")
+"""How the scene sets that the configurations name are built: `scenes/NAME` by `NAME.yaml`."""
+
 
 def scenes_of(scenes: Path, split: str) -> list[str]:
     """Scene ids of split "train", "heldout" or "all", in the manifest's order; for `simpler` its tasks."""
     if is_simpler(scenes):
         return tasks_of(split)
-    from scenegen.loader import load_scene_set
-
-    return load_scene_set(scenes).ids(split)
+    return _scene_set(scenes).ids(split)
 
 
 def split_scenes(scenes: Path, split: str, split_seed: int | None = None) -> list[str]:
@@ -57,11 +62,18 @@ def check_scenes(scenes: Path, ids: Iterable[str]) -> None:
     """
     if is_simpler(scenes):
         return require_assets()
-    from scenegen.loader import load_scene_set
-
-    scene_set = load_scene_set(scenes)
+    scene_set = _scene_set(scenes)
     for scene_id in ids:
         scene_set.load(scene_id)
+
+
+def _scene_set(scenes: Path) -> SceneSet:
+    from scenegen.loader import MANIFEST_FILE, load_scene_set
+
+    recipe = RECIPES / f"{Path(scenes).name}.yaml"
+    if recipe.is_file() and not (Path(scenes) / MANIFEST_FILE).is_file():
+        raise UserError(f"{scenes}: no scene set found, want the one of `scenegen build --config {recipe} --output {scenes}`")
+    return load_scene_set(scenes)
 
 
 __all__ = [

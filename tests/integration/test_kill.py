@@ -92,15 +92,43 @@ def test_ten_kills_and_two_preemptions_leave_no_trace(config: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = ["fit", "--config", str(config), "--run_dir", str(run), *iterations]
     for number in [signal.SIGKILL] * 5 + [signal.SIGTERM] + [signal.SIGKILL] * 5 + [signal.SIGTERM]:
-        before, deadline = lines(run), time.monotonic() + 300
+        before, deadline = lines(run), time.monotonic() + 900
         with subprocess.Popen([sys.executable, "-m", "genvla.cli", *command], env=environment, start_new_session=True) as process:
             while lines(run) <= before:
                 assert process.poll() is None and time.monotonic() < deadline, "it got no further"
                 time.sleep(0.02)
             time.sleep(draw.uniform(0.0, 0.5))
             os.killpg(process.pid, number)
-            assert process.wait(120) == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+            assert process.wait(600) == (75 if number == signal.SIGTERM else -signal.SIGKILL)
         command = ["fit", "--resume", str(run)]
     assert main(command) == 0
     whole, stopped = (load_policy(folder / "checkpoints" / "last").state_dict() for folder in (Path("whole"), run))
     assert all(torch.equal(whole[name], stopped[name]) for name in whole)
+
+
+def simulators_of(process: int) -> list[int]:
+    """The process ids of a run's simulator processes."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.mark.slow
+def test_a_killed_and_a_stopped_simulator_process_do_not_end_a_run(config: Path) -> None:
+    more = ["--training.iterations", "6", "--data.steps", "64", "--data.groups", "2", "--data.worker_timeout", "60"]
+    more += ["--module.policy_lr", "1e-6"]  # so many small steps at the other rate would be the end of the policy
+    command = [sys.executable, "-m", "genvla.cli", "fit", "--config", str(config), "--run_dir", "run", *more]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        for number, iterations in ((signal.SIGKILL, 1), (signal.SIGSTOP, 3)):
+            while not (Path("run") / "checkpoints" / f"iteration_{iterations:06d}").exists():
+                assert process.poll() is None, "it ended too early"
+                time.sleep(0.02)
+            time.sleep(0.3)  # now it collects the next iteration
+            os.kill(simulators_of(process.pid)[0], number)
+        _, said = process.communicate(timeout=900)
+    assert process.returncode == 0
+    for fate in ("was ended by signal 9", "fell silent"):
+        assert f"{fate}; 2 episodes dropped, process replaced" in said
+    logged = [json.loads(line) for line in (Path("run") / "metrics.jsonl").open()]
+    dropped = [row["rollout/dropped_episodes"] for row in logged if "worker_restarts" in row]
+    assert len(dropped) == 6 and sum(dropped) == 4
+    assert [row["worker_restarts"] for row in logged if "worker_restarts" in row][-1] == 2

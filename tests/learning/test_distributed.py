@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -136,25 +137,32 @@ def test_a_sharded_run_resumes(alone: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(found[name], value, atol=2e-5, rtol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp_find_unused_parameters_true", "fsdp2"])
-def test_the_command_trains_and_evaluates_on_two_processes(tmp_path: Path, strategy: str) -> None:
-    save_policy(small_policy(value_input="privileged"), tmp_path / "policy")
+def command_of(folder: Path, iterations: int, strategy: str) -> list[str]:
+    """The shortest run of the real command over two processes."""
+    save_policy(small_policy(value_input="privileged"), folder / "policy")
     settings = {
         "checkpoint": "policy",
         "data": {
             "class_path": "tests.learning.test_distributed.TellingData",
             "init_args": {"scenes": "toy", "num_envs": 4, "workers": 0, "steps": 4, "minibatch_size": 8, "epochs": 1},
         },
-        "training": {"iterations": 2, "checkpoint_every": 1, "evaluate_every": 1},
+        "module": {"critic_warmup_iterations": 1},
+        "training": {"iterations": iterations, "checkpoint_every": 1000, "evaluate_every": 1},
         "evaluation": {"episodes": 5, "episodes_during": 4, "videos": 3},
         "hardware": {"threads": 1, "accelerator": "cpu", "devices": 2, "strategy": strategy},
         "tracking": {"uri": "none"},
     }
-    (tmp_path / "two.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "genvla.cli", "fit", "--config", "two.yaml", "--run_dir", "run"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=600)
+    (folder / "two.yaml").write_text(yaml.safe_dump(settings))
+    return [sys.executable, "-m", "genvla.cli", "fit", "--config", "two.yaml", "--run_dir", "run"]
+
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["auto", "fsdp2"])
+def test_the_command_trains_and_evaluates_on_two_processes(tmp_path: Path, strategy: str) -> None:
+    subprocess.run(command_of(tmp_path, 2, strategy), cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=600)
     assert (tmp_path / "run" / "results.json").is_file()
     load_policy(tmp_path / "run" / "checkpoints" / "last")
     # Each evaluated episode ran once, in one of the two processes; the film was put together from both.
@@ -169,6 +177,28 @@ def test_the_command_trains_and_evaluates_on_two_processes(tmp_path: Path, strat
     assert [counted[seed] for seed in thorough] == [3, 3, 3, 3, 2], "before, during (four of them) and after"
     assert (tmp_path / "run" / "episodes.png").is_file()
     assert len(list((tmp_path / "run").rglob("results.json"))) == 1
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_is_told_to_stop_and_both_do(tmp_path: Path) -> None:
+    metrics, last = tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "checkpoints" / "last"
+    command = command_of(tmp_path, 1000, "auto")
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, start_new_session=True) as process:
+        deadline = time.monotonic() + 900
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+            assert process.poll() is None and time.monotonic() < deadline, "it did not get to its second iteration"
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(600) == 75
+        with pytest.raises(ProcessLookupError):  # nothing of the whole session is left
+            while time.monotonic() < deadline:
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+    done = int(last.readlink().name.removeprefix("iteration_"))
+    assert 2 <= done < 1000
+    go_on = [*command[:4], "--resume", "run", "--training.iterations", str(done + 1)]
+    subprocess.run(go_on, cwd=tmp_path, env=ENVIRONMENT, check=True, timeout=600)
+    assert int(last.readlink().name.removeprefix("iteration_")) == done + 1
 
 
 if __name__ == "__main__":
