@@ -31,18 +31,17 @@ class CameraFault(RuntimeError):
 
 @dataclass(frozen=True)
 class Frame:
-    """A picture: RGB; when it was taken, seconds of the clock that the camera was given; the how manieth it is."""
+    """A picture: RGB; when it was taken, seconds of the clock that the camera was given; the how manieth it is; and how many just
+    before it were the same to the last bit, which no working sensor's are."""
 
     image: UInt8[np.ndarray, "h w 3"]
     time: float
     number: int
+    repeats: int = 0
 
 
 class Camera(Protocol):
     """Where pictures come from."""
-
-    noisy: bool
-    """Whether two pictures of an unchanged scene differ, as those of a real sensor do."""
 
     def read(self) -> Frame:
         """The newest frame; again the same one when there is no newer. CameraFault when the camera is gone."""
@@ -79,10 +78,10 @@ def open_camera(config: CameraConfig) -> Camera:
         UserError: there is no such camera or file, it gives no pictures, or a package is missing.
     """
     if config.source == "realsense" or config.source.startswith("realsense:"):
-        return ThreadedCamera(_realsense_grab(config, config.source.partition(":")[2]), noisy=True)
+        return ThreadedCamera(_realsense_grab(config, config.source.partition(":")[2]))
     if config.source.isdigit() or config.source.startswith("/dev/"):
-        return ThreadedCamera(_uvc_grab(config), noisy=True)
-    return ThreadedCamera(_film_grab(config), noisy=True)
+        return ThreadedCamera(_uvc_grab(config))
+    return ThreadedCamera(_film_grab(config))
 
 
 Grab = tuple[Callable[[], np.ndarray | None], Callable[[], None], str]
@@ -92,8 +91,7 @@ Grab = tuple[Callable[[], np.ndarray | None], Callable[[], None], str]
 class ThreadedCamera:
     """Keeps the newest picture of a source that makes them by itself."""
 
-    def __init__(self, grab: Grab, noisy: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self.noisy = noisy
+    def __init__(self, grab: Grab, clock: Callable[[], float] = time.monotonic) -> None:
         self._next, self._release, self._name = grab
         self._clock = clock
         self._newest: Frame | None = None
@@ -130,17 +128,21 @@ class ThreadedCamera:
         self.close()
 
     def _run(self) -> None:
-        number = 0
+        number = repeats = checksum = 0
         while not self._stopping:
             try:
                 image, problem = self._next(), "gives no more pictures"
+                taken = self._clock()
             except Exception as error:  # whatever a camera's SDK raises must reach the one who reads
                 image, problem = None, f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+            if image is not None:
+                before, checksum = checksum, zlib.crc32(np.ascontiguousarray(image).data)
+                repeats = repeats + 1 if number and checksum == before else 0
             with self._changed:
                 if image is None:
                     self._problem = problem
                 else:
-                    self._newest = Frame(image, self._clock(), number)
+                    self._newest = Frame(image, taken, number, repeats)
                 self._changed.notify_all()
             if image is None:
                 return
@@ -223,31 +225,23 @@ class FrameGuard:
     def __init__(self, limits: FrameLimits) -> None:
         self.limits = limits
         self.max_age, self.warnings = 0.0, 0
-        self._newest: int | None = None
-        self._checksum = 0
-        self._repeats = 0
 
-    def check(self, frame: Frame, now: float, noisy: bool) -> None:
+    def check(self, frame: Frame, now: float) -> None:
         """Raises CameraFault when this frame must not be acted upon.
 
         Args:
             frame: the picture.
             now: of the clock that the frame's time is of.
-            noisy: of the camera; pictures of a noisy one that repeat to the last bit are frozen, whatever their numbers say.
         """
         image, age, limits = frame.image, now - frame.time, self.limits
         self.max_age = max(self.max_age, age)
         self.warnings += age > limits.warn
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise CameraFault(f"camera: picture {image.dtype} {list(image.shape)}, want uint8 [h, w, 3]")
-        if frame.number != self._newest:
-            checksum = zlib.crc32(np.ascontiguousarray(image).data)
-            self._repeats = self._repeats + 1 if self._newest is not None and checksum == self._checksum else 0
-            self._newest, self._checksum = frame.number, checksum
         if age > limits.hold:
             raise CameraFault(f"camera: the newest picture is {1000 * age:.0f} ms old, want at most {1000 * limits.hold:.0f} ms")
-        if noisy and self._repeats >= limits.repeats:
-            raise CameraFault(f"camera: frozen, {self._repeats} times the same picture")
+        if frame.repeats >= limits.repeats:
+            raise CameraFault(f"camera: frozen, {frame.repeats} times the same picture")
         brightness = float(image[::8, ::8].mean())
         if brightness < limits.dark:
             raise CameraFault(f"camera: dark, brightness {brightness:.0f} of 255, want at least {limits.dark:.0f}")

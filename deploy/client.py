@@ -25,6 +25,10 @@ class PolicyFault(RuntimeError):
     """There is no usable decision this time. One line: what the policy, or the way to it, did."""
 
 
+class Dropped(PolicyFault):
+    """The server, or something on the way to it, ended the connection."""
+
+
 class PolicyClient:
     """A policy server as seen from the robot.
 
@@ -65,12 +69,9 @@ class PolicyClient:
         Raises:
             PolicyFault: no answer in time, the connection broke, or the answer is none.
         """
-        until = time.monotonic() + self.timeout
+        until, data = time.monotonic() + self.timeout, pack(request(image, state, prompt, noise))
         try:
-            if self._connection is None:
-                self._connect(until)
-            assert self._connection is not None
-            message = self._ask(self._connection, pack(request(image, state, prompt, noise)), until)
+            message = self._ask_even_if_stale(data, until)
             actions = read_actions(message)
         except (PolicyFault, WireError) as fault:
             self.close()
@@ -112,13 +113,24 @@ class PolicyClient:
             raise WireError(f"{self.url} greets with {type(greeting).__name__}, want the map of a policy server")
         self.metadata = greeting
 
+    def _ask_even_if_stale(self, data: bytes, until: float) -> Any:
+        """The answer; over a new connection when the old one broke, perhaps long ago while nobody was asking."""
+        if self._connection is not None:
+            try:
+                return self._ask(self._connection, data, until)
+            except Dropped:
+                self.close()
+        self._connect(until)
+        assert self._connection is not None
+        return self._ask(self._connection, data, until)
+
     def _ask(self, connection: ClientConnection, data: bytes, until: float) -> Any:
         from websockets.exceptions import ConnectionClosed
 
         try:
             connection.send(data)
         except (ConnectionClosed, OSError) as error:
-            raise PolicyFault(f"{self.url} dropped the connection ({_reason(error)})") from None
+            raise Dropped(f"{self.url} dropped the connection ({_reason(error)})") from None
         return self._receive(connection, until)
 
     def _receive(self, connection: ClientConnection, until: float) -> Any:
@@ -129,7 +141,7 @@ class PolicyClient:
         except TimeoutError:
             raise PolicyFault(f"{self.url} did not answer in time") from None
         except (ConnectionClosed, OSError) as error:
-            raise PolicyFault(f"{self.url} dropped the connection ({_reason(error)})") from None
+            raise Dropped(f"{self.url} dropped the connection ({_reason(error)})") from None
         return message if isinstance(message, str) else unpack(message)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from deploy.camera import CameraConfig, open_camera
+from deploy.drivers import ArmFault
 from deploy.episodes import run_on_twin
+from deploy.keys import operator_keys
 from deploy.opening import ARM, ArmConfig, careful, make_driver
 from deploy.runner import Runner, RunReport, RunSettings
 from deploy.safety_config import SAFETY, SafetyConfig
@@ -23,8 +26,6 @@ if TYPE_CHECKING:
     from genvla.evaluation.episodes import Film
 
 CAMERA = CameraConfig()
-GRAZED = 0.02
-"""Metres that the target may lie under what the safety layer allows over a real table: a policy may press on a simulated one."""
 
 
 def run(
@@ -44,6 +45,7 @@ def run(
     arm: ArmConfig = ARM,
     token_file: Path | None = None,
     safety: SafetyConfig = SAFETY,
+    dead_man: bool = False,
     exec_horizon: int = CHUNK_SIZE,
     prefetch: bool = False,
     output: Path = Path("deployment"),
@@ -68,7 +70,9 @@ def run(
         camera: Where the pictures come from; of the real arm.
         arm: How the real arm is reached.
         token_file: File with the policy server's secret.
-        safety: Every limit of the arm. On the twin the workspace is that of generated scenes, unless another is given.
+        safety: Every limit of the arm. On the twin those of generated scenes count, unless a workspace is given.
+        dead_man: Move only while the space bar is held, or a pedal that types it; of the real arm. Without it any key holds the
+            arm, and Enter lets it go on.
         exec_horizon: Actions of a chunk that are executed before the next decision.
         prefetch: Decide on the next chunk while the last action of this one is being executed.
         output: Folder for run.json, and on the twin results.json and results.md as of `genvla evaluate`.
@@ -98,18 +102,22 @@ def run(
             twin_episodes.run(source, on_twin(safety, sim or source.sim), settings, videos, output, console)
         else:
             assert instruction is not None
-            _run_real(arm, source, careful(arm, safety), settings, camera, instruction, seconds, output, console)
+            with operator_keys(dead_man) as halted:
+                limits = careful(arm, safety)
+                _run_real(arm, source, limits, settings, camera, instruction, seconds, output, console, halted)
 
 
 def on_twin(safety: SafetyConfig, sim: SimConfig) -> SafetyConfig:
-    """The limits for generated scenes, whose table is wider; a workspace that somebody chose stays.
+    """The limits for generated scenes; a workspace that somebody chose stays, and the real arm's other limits with it.
 
-    Each episode draws the base's height over the table, and policies learn to graze it, so the table counts as lying lower than
-    it ever does.
+    Nothing there can break, and an evaluation limits neither the joints' haste nor how hard the hand presses on the table: pads
+    that close on something flat aim a few millimetres under its surface. So that a run earns an evaluation's numbers, the floor
+    lies under the table by the leash, which is as far as a target gets under a hand that the table holds up, and lower still by
+    what each episode may draw as the base's height over it.
     """
     if safety.workspace != SAFETY.workspace:
-        return safety
-    return safety.in_generated_scenes(table_height=-sim.randomization.robot_height - GRAZED)
+        return replace(safety, joints=replace(safety.joints, speed_trip=1e3))  # simulated drives are quicker off the mark
+    return safety.in_generated_scenes(table_height=-sim.randomization.robot_height - safety.step.leash)
 
 
 class _TwinEpisodes:
@@ -143,7 +151,13 @@ class _TwinEpisodes:
                     episode = run_on_twin(twin, spec, source.policy, safety, settings, terminate_on_success=self._terminate)
                     done[spec] = episode.record
                     reports.append(episode.report)
+                    if episode.report.fault and (episode.report.outcome == "parked" or not twin.real_time):
+                        # A server that fails says nothing about the policy's skill, and no time passed that it could be late in.
+                        raise ArmFault(f"no decision, the run is over: {episode.report.fault}")
                     advance(episode.record.success_once)
+        except ArmFault:
+            _write_reports(reports, settings, twin.real_time, output, console)
+            raise
         finally:
             twin.dispose()
         self._write([done[spec] for spec in self._specs], source, film, output, console)
@@ -186,6 +200,7 @@ def _run_real(
     seconds: float,
     output: Path,
     console: Console,
+    halted: Callable[[], str],
 ) -> None:
     """One run on the real arm, which parks in the end whatever happens."""
     from deploy.arm import GuardedArm
@@ -201,14 +216,12 @@ def _run_real(
             def show(report: RunReport) -> None:
                 status.update(status_line(report, until - clock.now()))
 
-            runner = Runner(arm, camera, source.policy, clock, safety, settings, show)
+            runner = Runner(arm, camera, source.policy, clock, safety, settings, show, halted)
             report = runner.run(instruction, lambda decision: None, lambda: clock.now() >= until)
     finally:
         camera.close()
     _write_reports([report], settings, True, output, console)
     if report.outcome == "parked":
-        from deploy.drivers import ArmFault
-
         raise ArmFault(f"parked: {report.reason}")
 
 
@@ -231,6 +244,7 @@ def _write_reports(reports: list[RunReport], settings: RunSettings, real_time: b
         for name, count in report.changes.items():
             changes.changes[name] = changes.changes.get(name, 0) + count
     steps = sum(report.steps for report in reports)
+    halted = sum(report.halted for report in reports)
     parked = [report.reason for report in reports if report.outcome == "parked"]
     holds = [reason for report in reports for reason in report.holds]
     summary = {
@@ -242,6 +256,7 @@ def _write_reports(reports: list[RunReport], settings: RunSettings, real_time: b
         "actions_changed": changes.changes,
         "actions_discarded": sum(report.discarded for report in reports),
         "holds": holds,
+        "halted_steps": halted,
         "parked": parked,
         "max_frame_age_s": max(report.max_frame_age for report in reports),
         "old_frames": sum(report.old_frames for report in reports),
@@ -250,6 +265,8 @@ def _write_reports(reports: list[RunReport], settings: RunSettings, real_time: b
     console.print(times.table(real_time))
     changed = ", ".join(f"{name} {count}" for name, count in changes.changes.items()) or "none"
     console.print(f"of {steps} actions safety changed: {changed}; held {len(holds)} times, parked {len(parked)} times")
+    if halted:
+        console.print(f"held by the operator for {halted} control steps")
     for reason in dict.fromkeys([*parked, *holds]):
         console.print(f"  {reason}", markup=False)
     console.print(f"written to {output}")

@@ -7,10 +7,12 @@ on a picture that is one control step older. What goes wrong leads to a hold, wh
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Literal
@@ -22,7 +24,7 @@ from deploy.arm import GuardedArm
 from deploy.camera import Camera, CameraFault, FrameGuard
 from deploy.client import PolicyFault
 from deploy.deadlines import STEP, Deadlines
-from deploy.drivers import ArmFault, Clock
+from deploy.drivers import ArmFault, Clock, WallClock
 from deploy.policy import Policy
 from deploy.safety_config import SafetyConfig
 from genvla.errors import UserError
@@ -59,7 +61,9 @@ class RunReport:
 
     outcome: over, as the caller's `over` said; or parked, for `reason`. cause: of parking: the arm or its safety layer, the
     camera, or the policy. decisions, steps: chunks asked for and actions executed.
-    holds: why the arm was held, in order. discarded: actions not executed because something changed the one before them.
+    holds: why the arm was held, in order. fault: the last thing that camera or policy did wrong, empty when nothing.
+    halted: control steps for which the operator held the arm.
+    discarded: actions not executed because something changed the one before them, or the operator held the arm.
     changes: how often each guard of the safety layer changed an action.
     """
 
@@ -69,6 +73,8 @@ class RunReport:
     decisions: int = 0
     steps: int = 0
     discarded: int = 0
+    halted: int = 0
+    fault: str = ""
     holds: list[str] = field(default_factory=list)
     changes: dict[str, int] = field(default_factory=dict)
     max_frame_age: float = 0.0
@@ -91,6 +97,7 @@ class Runner:
         safety: how old a picture may be, and how long the arm holds before it parks.
         settings: see there.
         on_step: called after each control step with the report so far; for a display, a film.
+        halted: why the operator does not want the arm to move now, empty while it may; asked before each action.
     """
 
     def __init__(
@@ -102,10 +109,12 @@ class Runner:
         safety: SafetyConfig,
         settings: RunSettings | None = None,
         on_step: Callable[[RunReport], None] | None = None,
+        halted: Callable[[], str] | None = None,
     ) -> None:
         self.arm, self.camera, self.policy, self.clock = arm, camera, policy, clock
         self.safety, self.settings = safety, settings or RunSettings()
         self._on_step = on_step or (lambda report: None)
+        self._halted = halted or (lambda: "")
 
     def run(self, instruction: str, noise: Noise, over: Callable[[], bool]) -> RunReport:
         """Acts until `over`, which is asked before each decision, or until the arm had to park.
@@ -118,22 +127,39 @@ class Runner:
         return _Run(self, instruction, noise, over).run()
 
 
+@contextmanager
+def _short_pauses(clock: Clock) -> Iterator[None]:
+    """Keeps the garbage collector from looking through all that was there before, for 0.1 s and more in the midst of a step;
+    where time passes meanwhile."""
+    if not isinstance(clock, WallClock):
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 class _Run:
     """One run in progress."""
 
     def __init__(self, runner: Runner, instruction: str, noise: Noise, over: Callable[[], bool]) -> None:
         self._arm, self._camera, self._policy, self._clock = runner.arm, runner.camera, runner.policy, runner.clock
         self._safety, self._settings, self._on_step = runner.safety, runner.settings, runner._on_step
+        self._halted = runner._halted
         self._instruction, self._noise, self._over = instruction, noise, over
         self._guard = FrameGuard(self._safety.frames)
         self._report = RunReport()
         self._times = self._report.deadlines
-        self._tick = self._clock.now()
-        self._worked = time.perf_counter()
+        self._tick = self._worked = 0.0
         self._faulty_steps = 0
 
     def run(self) -> RunReport:
-        with ThreadPoolExecutor(1, "prefetch") as background:
+        with ThreadPoolExecutor(1, "prefetch") as background, _short_pauses(self._clock):
+            self._tick = self._clock.now()
+            self._worked = time.perf_counter()
             try:
                 self._loop(background)
             except ArmFault as fault:
@@ -144,6 +170,10 @@ class _Run:
     def _loop(self, background: ThreadPoolExecutor) -> None:
         ahead: Future[Chunk] | None = None
         while not self._over():
+            if reason := self._halted():
+                self._halt(reason)
+                ahead = None
+                continue
             try:
                 chunk = self._chunk(ahead)
             except (CameraFault, PolicyFault) as fault:
@@ -169,7 +199,7 @@ class _Run:
     def _observe(self) -> tuple[np.ndarray, np.ndarray]:
         with self._times.measure("camera"):
             frame = self._camera.read()
-            self._guard.check(frame, self._clock.now(), self._camera.noisy)
+            self._guard.check(frame, self._clock.now())
         return frame.image, self._arm.proprioception()
 
     def _decide(self, image: np.ndarray, state: np.ndarray) -> Chunk:
@@ -182,6 +212,9 @@ class _Run:
         """Executes the actions one control step each; what is decided on meanwhile, if anything."""
         ahead: Future[Chunk] | None = None
         for k, action in enumerate(chunk):
+            if self._halted():
+                self._report.discarded += len(chunk) - k
+                return None
             last = k == len(chunk) - 1
             if last and self._settings.prefetch:
                 try:
@@ -191,6 +224,8 @@ class _Run:
             with self._times.measure("arm"):
                 outcome = self._arm.execute(action)
             self._report.count(outcome.changes)
+            if outcome.kind == "held":
+                self._report.holds.append(outcome.reason)
             self._next_step()
             if outcome.changed and not last:  # the rest of the chunk was meant for another place
                 self._report.discarded += len(chunk) - 1 - k
@@ -209,12 +244,20 @@ class _Run:
         self._clock.sleep(self._tick - self._clock.now())
         self._worked = time.perf_counter()
 
+    def _halt(self, reason: str) -> None:
+        """Holds for a control step, for as many as the operator likes."""
+        self._report.halted += 1
+        self._arm.hold(reason)
+        self._wait()
+        self._on_step(self._report)
+
     def _hold(self, fault: CameraFault | PolicyFault) -> bool:
         """Holds for a control step; parks, and returns False, when that has lasted too long."""
         camera = isinstance(fault, CameraFault)
         patience = self._safety.frames.abort if camera else self._safety.watchdogs.park
         self._faulty_steps += 1
         self._report.holds.append(str(fault))
+        self._report.fault = str(fault)
         if self._faulty_steps >= ceil(patience / STEP):
             self._end(str(fault), "camera" if camera else "policy")
             return False

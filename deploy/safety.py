@@ -14,13 +14,16 @@ import torch
 from jaxtyping import Float
 
 from deploy import control
-from deploy.control import Joints, hand_pose, lean, outline
+from deploy.control import Joints, from_rpy, hand_pose, lean, outline
 from deploy.drivers import ArmFault, ArmState
 from deploy.safety_config import SafetyConfig
 from genvla.robots.control import REACH_TOLERANCE, TargetPoseControl
-from genvla.robots.kinematics import ROTATION_LENGTH, pose_error
+from genvla.robots.kinematics import ROTATION_LENGTH
 from genvla.robots.wx250s import ARM_JOINTS, FINGERTIP, JOINT_LOWER, JOINT_UPPER
 from genvla.types import ACTION_DIM
+
+ROUNDING = 1e-6
+"""Radians; joint targets are of single precision."""
 
 Kind = Literal["move", "hold", "stop"]
 
@@ -88,7 +91,7 @@ class SafetyLayer:
         if not np.isfinite(joints).all():
             return "joint angles are not finite"
         over = np.maximum(self._lower - joints, joints - self._upper)
-        if over.max() > 1e-6:
+        if over.max() > ROUNDING:
             return f"{ARM_JOINTS[int(over.argmax())]} would come within {config.joints.margin:.3f} rad of its end"
         if np.abs(joints - measured).max() > self._joint_step + 1e-6:
             return f"{ARM_JOINTS[int(np.abs(joints - measured).argmax())]} is too far from where it should go"
@@ -99,11 +102,14 @@ class SafetyLayer:
                 return f"the hand's {name} would be {value:.3f} m, {low:g} to {high:g} wanted"
         if np.abs(lean(rotation)[:2]).max() > space.lean:
             return "the hand would lean too far"
-        return self.collision(joints) or self._near_base(joints)
+        points = outline(joints)
+        if np.hypot(*points[3:, :2].T).min() < space.base_radius:
+            return "the hand would come too near to the base"
+        return self._collision(points)
 
-    def collision(self, joints: Joints) -> str:
-        """What of the table or the boxes to keep out of the arm would touch; empty when nothing."""
-        space, points = self.config.workspace, outline(joints)
+    def _collision(self, points: Float[np.ndarray, "5 3"]) -> str:
+        """What of the table or the boxes to keep out of an arm with this outline would touch; empty when nothing."""
+        space = self.config.workspace
         if points[:, 2].min() < space.table_height + space.fingertips:
             return f"the arm would be {points[:, 2].min() - space.table_height:.3f} m over the table"
         for box in space.keep_out:
@@ -121,8 +127,9 @@ class SafetyLayer:
         inside = np.clip(steps, self._lower, self._upper)
         lowest = min(outline(start)[:, 2].min(), self.config.workspace.table_height + self.config.workspace.fingertips)
         for step in inside:
-            what = self.collision(step)
-            if what and not (what.endswith("table") and outline(step)[:, 2].min() >= lowest):
+            points = outline(step)
+            what = self._collision(points)
+            if what and not (what.endswith("table") and points[:, 2].min() >= lowest):
                 raise ArmFault(f"no free way: {what}")
         return inside
 
@@ -181,16 +188,17 @@ class SafetyLayer:
 
     def _solve(self, action: Float[np.ndarray, " 7"]) -> tuple[Float[np.ndarray, " 8"], float]:
         """Joint targets as the simulator computes them, and by how much they miss the pose asked for [m]."""
-        position = self._control.position + torch.from_numpy(action[None, :3])
-        rotation = torch.from_numpy(from_rpy(action[3:6]))[None] @ self._control.rotation
-        targets = self._control.joint_targets(torch.from_numpy(action[None]))[0].numpy().astype(np.float64)
-        return targets, float(pose_error(position, rotation, self._control.position, self._control.rotation))
+        with torch.inference_mode():
+            targets = self._control.joint_targets(torch.from_numpy(action[None]))[0].numpy().astype(np.float64)
+            return targets, float(self._control.missed[0])
 
     def _limited(self, joints: Joints, measured: Joints, changes: list[str]) -> Joints:
         """Joint angles kept off the ends of their ranges, and near enough to be reached without haste."""
         kept = np.clip(joints, self._lower, self._upper)
-        if (kept != joints).any():
+        if np.abs(kept - joints).max() > ROUNDING:
             changes.append("joint range")
+        else:
+            kept = joints
         furthest = np.abs(kept - measured).max()
         if furthest > self._joint_step:
             kept = measured + (kept - measured) * (self._joint_step / furthest)
@@ -199,14 +207,6 @@ class SafetyLayer:
         if kept is not joints and (kept != joints).any():
             self._put_target(kept)
         return kept
-
-    def _near_base(self, joints: Joints) -> str:
-        hand = outline(joints)[3:]
-        return "the hand would come too near to the base" if np.hypot(*hand[:, :2].T).min() < self._base_radius else ""
-
-    @property
-    def _base_radius(self) -> float:
-        return self.config.workspace.base_radius
 
     def _duration(self, change: Joints) -> float:
         """Of a command: a control step, or longer where a servo's trapezoid would peak above the profile speed."""
@@ -233,11 +233,6 @@ class SafetyLayer:
 
     def _put_target(self, joints: Joints) -> None:
         self._control.reset([0], torch.from_numpy(np.asarray(joints, float)[None]))
-
-
-def from_rpy(angles: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
-    """Rotation matrix of roll, pitch, yaw."""
-    return control.euler_to_matrix(torch.from_numpy(np.asarray(angles, float))).numpy()
 
 
 def is_finite(state: ArmState) -> bool:

@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from deploy.camera import Frame
 from deploy.drivers import ArmState, Clock, WallClock, finger_position
 from deploy.drivers.twin import SimulatedClock
+from genvla.robots.wx250s import FINGER_OPEN
 from genvla.sim.config import SimConfig
 from genvla.sim.host import Slot, require_renderer
 from genvla.sim.scene_env import SceneEnv, load_scene_of
@@ -47,6 +48,7 @@ class SceneTwin:
         self._lock = threading.RLock()  # the arm may be watched from another thread, and SAPIEN is for one at a time
         self._began = 0.0
         self._substeps = 0
+        self._finger = FINGER_OPEN
 
     # ---- episodes
 
@@ -63,7 +65,7 @@ class SceneTwin:
                 self._env.look()  # the first picture compiles shaders, for seconds
             self._env.begin(spec.seed)
             self.slot = Slot(self._env, spec)
-            self._began, self._substeps = self.clock.now(), 0
+            self._began, self._substeps, self._finger = self.clock.now(), 0, FINGER_OPEN
             return self._env.instruction
 
     @property
@@ -106,15 +108,15 @@ class SceneTwin:
         """Sets the joints' targets; in lock-step a control step passes. The drives, not `duration`, decide how fast it goes."""
         with self._lock:
             self._catch_up()
-            self._drive(joint_targets, finger_position(gripper))
+            self._finger = finger_position(gripper)
+            self._drive(joint_targets)
             self._pass_a_step()
 
     def hold(self) -> None:
-        """Stays where it is; in lock-step for a control step."""
+        """Stays where it is and keeps its grip; in lock-step for a control step."""
         with self._lock:
             self._catch_up()
-            qpos = self.env.qpos()
-            self._drive(qpos[:6], float(qpos[6:].mean()))
+            self._drive(self.env.qpos()[:6])
             self._pass_a_step()
 
     def park(self) -> None:
@@ -125,8 +127,8 @@ class SceneTwin:
 
     # ---- the simulation
 
-    def _drive(self, arm: np.ndarray, finger: float) -> None:
-        self.env.drive(np.append(arm, [finger, finger]).astype(np.float32))
+    def _drive(self, arm: np.ndarray) -> None:
+        self.env.drive(np.append(arm, [self._finger, self._finger]).astype(np.float32))
 
     def _pass_a_step(self) -> None:
         if not self.real_time:
@@ -173,9 +175,7 @@ class SceneTwin:
 
 
 class TwinCamera:
-    """The simulator's camera; its pictures carry no noise, so they repeat while nothing moves."""
-
-    noisy = False
+    """The simulator's camera."""
 
     def __init__(self, twin: SceneTwin) -> None:
         self._twin = twin

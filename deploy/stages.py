@@ -91,8 +91,8 @@ class TwinStage:
         evidence, report, record = witness[0].evidence, episode.report, episode.record
         evidence.stopped = report.cause == "arm"
         finding = evidence.finding()
-        if report.cause in ("camera", "policy"):  # says nothing about the policy's skill
-            finding = replace(finding, void=report.reason)
+        if report.fault:  # says nothing about the policy's skill
+            finding = replace(finding, void=report.fault)
         return finding, report, record.instruction, record.seconds if record.success_once else None
 
 

@@ -19,11 +19,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from deploy.control import NEUTRAL, TOP_DOWN, hand_pose
+from deploy.control import NEUTRAL, from_lean, hand_pose
 from deploy.drivers import ArmFault, ArmState, Clock, ReadError, WallClock, finger_position
 from genvla.errors import UserError
 from genvla.robots import kinematics
-from genvla.robots.rotations import euler_to_matrix
 
 PORT = 5556
 ACTIONS = ["init", "move", "gripper", "reset", "step_action", "reboot_motor"]
@@ -114,7 +113,7 @@ class BridgeDriver:
             raise ReadError(f"{self._address}: state: shape {values.shape} found, 7 finite numbers wanted")
         now = self._clock.now()
         position = torch.from_numpy(values[None, :3])
-        rotation = (euler_to_matrix(torch.from_numpy(values[3:6])) @ TOP_DOWN)[None]
+        rotation = torch.from_numpy(from_lean(values[3:6]))[None]
         joints = kinematics.inverse(torch.from_numpy(self._joints[None]), position, rotation, iterations=20)[0].numpy()
         miss = np.linalg.norm(hand_pose(joints)[0] - values[:3])
         if miss > 0.02:

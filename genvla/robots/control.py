@@ -29,6 +29,8 @@ class TargetPoseControl:
     def __init__(self, num: int, device: torch.device | str = "cpu") -> None:
         self.joints: Float[Tensor, "n 6"] = REST_QPOS[:6].to(device).repeat(num, 1)
         self.position, self.rotation = forward(self.joints)
+        self.missed: Float[Tensor, " n"] = torch.zeros_like(self.joints[:, 0])
+        """By how much the last actions' targets were out of reach, `pose_error`."""
 
     def reset(self, index: Tensor | slice | list[int], q: Float[Tensor, "k 6"]) -> None:
         """Put the targets of the robots at `index` where these joint angles put the hand. ValueError when one is not finite."""
@@ -52,7 +54,8 @@ class TargetPoseControl:
         rotation = torch.bmm(euler_to_matrix(actions[:, 3:6]), self.rotation)
         self.joints = inverse(self.joints, position, rotation)
         reached_position, reached_rotation = forward(self.joints)
-        missed = pose_error(position, rotation, reached_position, reached_rotation) > REACH_TOLERANCE
+        self.missed = pose_error(position, rotation, reached_position, reached_rotation)
+        missed = self.missed > REACH_TOLERANCE
         self.position = torch.where(missed[:, None], reached_position, position)
         self.rotation = torch.where(missed[:, None, None], reached_rotation, rotation)
         fingers = torch.where(actions[:, 6:] > 0.5, FINGER_OPEN, FINGER_CLOSED).expand(-1, 2)

@@ -9,10 +9,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deploy.arm import GuardedArm
 from deploy.calibrate import POSTURES
-from deploy.control import NEUTRAL, SLEEP, START, hand_pose, outline, straight
+from deploy.control import (
+    NEUTRAL,
+    SLEEP,
+    START,
+    angle_between,
+    from_lean,
+    from_rpy,
+    hand_pose,
+    lean,
+    outline,
+    straight,
+    to_rpy,
+    turn_between,
+)
 from deploy.drivers import ArmFault, ArmState, ReadError
 from deploy.drivers.registers import joint_stiffness
 from deploy.drivers.twin import TwinDriver
@@ -22,6 +37,7 @@ from deploy.recorder import Recorder
 from deploy.safety_config import SafetyConfig
 from deploy.watch import GripperGuard, StateWatch
 from genvla.robots import kinematics, wx250s
+from genvla.robots.rotations import euler_to_matrix, matrix_to_euler, matrix_to_rotvec
 from genvla.sim.config import Gains, SimConfig
 from tests.deploy import truth
 from tests.sim.conftest import scenes, sim  # noqa: F401
@@ -128,6 +144,21 @@ def test_ways_keep_speed_and_time() -> None:
     way = np.concatenate([NEUTRAL[None], straight(NEUTRAL, SLEEP, 0.5)])
     assert np.abs(np.diff(way, axis=0)).max() <= 0.1 + 1e-12
     assert len(straight(NEUTRAL, NEUTRAL, 0.5)) == 1 and len(straight(NEUTRAL, NEUTRAL, 0.5, 3.0)) == 15
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_rotations_are_those_of_the_simulator(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    angles = rng.uniform([-np.pi, -1.5, -np.pi], [np.pi, 1.5, np.pi])
+    if seed % 5 == 0:
+        angles[1:] = np.pi / 2, 0.0  # where roll and yaw are one
+    rotation, other = from_rpy(angles), from_rpy(rng.normal(size=3))
+    np.testing.assert_allclose(rotation, euler_to_matrix(torch.from_numpy(angles)).numpy(), atol=1e-12)
+    np.testing.assert_allclose(to_rpy(rotation), matrix_to_euler(torch.from_numpy(rotation)).numpy(), atol=1e-9)
+    np.testing.assert_allclose(from_lean(lean(rotation)), rotation, atol=1e-9)
+    np.testing.assert_allclose(from_rpy(turn_between(rotation, other)) @ rotation, other, atol=1e-9)
+    turn = float(matrix_to_rotvec(torch.from_numpy(other @ rotation.T)).norm())
+    assert angle_between(rotation, other) == pytest.approx(turn, abs=1e-6)
 
 
 def test_two_bad_actions_stop_and_park(tmp_path: Path) -> None:

@@ -46,8 +46,6 @@ class Telling:
 class Counting:
     """A camera whose pictures tell at which control step they were taken."""
 
-    noisy = False
-
     def __init__(self, driver: TwinDriver, faults: Callable[[int], bool] = lambda read: False) -> None:
         self.driver, self.faults, self.reads = driver, faults, 0
 
@@ -167,6 +165,19 @@ def test_an_arm_that_cannot_go_on_ends_the_run(world: Callable[..., World]) -> N
     here.policy.decide = lambda *_: np.full((4, 7), np.nan, np.float32)  # type: ignore[method-assign]
     report = here.run(100)
     assert (report.outcome, report.cause) == ("parked", "arm") and "finite" in report.reason
+
+
+def test_the_operator_holds_the_arm_for_as_long_as_it_takes(world: Callable[..., World]) -> None:
+    here = world()
+    held = iter([False] * 8 + [True] * 30 + [False] * 1000)  # asked before each decision and each action
+    runner = Runner(
+        here.arm, here.camera, here.policy, here.driver.clock, here.safety, here.settings, halted=lambda: "held" * next(held)
+    )
+    report = runner.run("go", lambda decision: None, lambda: here.driver.clock.now() > (14 + 29 - 0.5) / 5)
+    assert (report.outcome, report.halted, report.steps, report.holds) == ("over", 29, 14, [])
+    second = here.actions()[4:6]
+    np.testing.assert_array_equal(second, -CHUNK[:2])  # the rest of it was meant for another place
+    assert report.discarded == 2 and report.decisions == 4
 
 
 def test_bad_settings() -> None:

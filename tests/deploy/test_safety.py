@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from tests.deploy import truth
 
 OPEN = np.full(2, 0.037)
 STILL = np.zeros(6)
+CHANGES = ("workspace", "step", "lean", "leash", "joint step")
 
 
 def state(joints: np.ndarray, fingers: np.ndarray = OPEN) -> ArmState:
@@ -60,6 +64,7 @@ def attack(steps: int, seed: int) -> Counter[str]:
         counts.update(verdict.changes)
         if verdict.kind == "move":
             assert verdict.gripper in (0.0, 1.0) and 0.2 <= verdict.duration < 1.0
+            assert np.abs(verdict.joints - seen).max() <= 1.5 * 0.75 * verdict.duration + 1e-9  # a trapezoid's peak speed
             commands.append(verdict.joints)
             measured.append(seen)
             joints = joints + (verdict.joints - joints) * rng.uniform(0.3, 1.0)
@@ -76,19 +81,26 @@ def attack(steps: int, seed: int) -> Counter[str]:
 def test_no_command_breaks_a_limit() -> None:
     counts = attack(2500, seed=0)
     assert counts["move"] > 1000 and counts["stop"] > 10  # it neither refuses everything nor nothing
-    assert min(counts[name] for name in ("workspace", "step", "lean", "leash", "joint step")) > 10
+    assert min(counts[name] for name in CHANGES) > 10
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(20))
-def test_no_command_of_a_million_breaks_a_limit(part: int) -> None:
-    attack(50_000, seed=1000 + part)
+def test_no_command_of_a_million_breaks_a_limit() -> None:
+    """Some eight minutes of computing, shared by the processors there are."""
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, torch.set_num_threads, (1,)) as pool:
+        counts = sum(pool.map(attack, [20_000] * 50, range(1000, 1050)), Counter[str]())
+    print(dict(counts))
+    assert counts["move"] + counts["hold"] + counts["stop"] == 1_000_000
+    assert counts["move"] > 400_000 and min(counts[name] for name in CHANGES) > 1000
 
 
 def test_the_truth_of_these_tests_sees_broken_limits() -> None:
     assert set(truth.broken(np.array([SLEEP]), np.array([START]))) >= {"step", "lean"}
     assert set(truth.broken(np.zeros((1, 6)), np.zeros((1, 6)))) >= {"x", "z", "lean"}
     assert not truth.broken(START[None], START[None])
+    behind = np.array([[1.36, -1.77, 0.87, -1.23, 1.38, 0.16]])
+    assert set(truth.broken(behind, behind)) >= {"post"}
 
 
 @settings(max_examples=15)

@@ -14,6 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from deploy.cli import main
 from deploy.control import START
@@ -30,9 +31,10 @@ from genvla.evaluation.evaluate import policy_act
 from genvla.evaluation.results import EvaluationResult
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.flow_policy import FlowPolicy
+from genvla.robots.wx250s import FINGER_CLOSED, FINGER_OPEN
 from genvla.sim import SimConfig, make_vector_env, scenes_of
 from genvla.sim.config import load_sim
-from genvla.types import EpisodeRecord, EpisodeSpec
+from genvla.types import EpisodeRecord, EpisodeSpec, Observation
 from tests.sim.conftest import scenes  # noqa: F401
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "cpu"
@@ -82,6 +84,62 @@ def test_the_records_are_those_of_an_evaluation_to_the_last_step(
     run_on_twin(alone, specs[-1], LocalPolicy(policy), SAFETY, RunSettings())
     assert alone.env.qpos().tobytes() == qpos
     alone.dispose()
+
+
+def test_a_hold_keeps_the_grip(scenes: Path, short: SimConfig, specs: list[EpisodeSpec]) -> None:  # noqa: F811
+    twin = SceneTwin(scenes, short)
+    twin.begin(specs[0])
+    joints = twin.read().joint_positions
+    for _ in range(4):
+        twin.command(joints, 0.4, 0.2)
+    target = FINGER_CLOSED + 0.4 * (FINGER_OPEN - FINGER_CLOSED)
+    twin.env.agent.articulation.set_qpos(np.append(joints, [target + 0.004] * 2).astype(np.float32))  # as if an object held it
+    twin.hold()
+    drives = [joint.drive_target[0] for joint in twin.env.agent.articulation.get_active_joints()]
+    assert drives[6:] == pytest.approx([target, target])  # it goes on squeezing
+    np.testing.assert_allclose(drives[:6], joints, atol=1e-3)
+    twin.begin(specs[0])
+    twin.hold()
+    assert twin.read().gripper > 0.95
+    twin.dispose()
+
+
+def test_targets_may_press_on_a_simulated_table_but_not_run_away() -> None:
+    sim = replace(SimConfig(), randomization=replace(SimConfig().randomization, robot_height=0.03))
+    lifted = on_twin(SafetyConfig(), sim)
+    assert lifted.workspace.table_height == pytest.approx(-0.11) and lifted.step.leash == SafetyConfig().step.leash
+    chosen = replace(SafetyConfig(), workspace=replace(SafetyConfig().workspace, table_height=0.001))
+    assert on_twin(chosen, sim).workspace == chosen.workspace
+
+
+def test_a_server_that_dies_ends_the_run_and_counts_for_nothing(
+    scenes: Path,  # noqa: F811
+    tmp_path: Path,
+    policy: FlowPolicy,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("websockets")
+    from genvla.serving.command import metadata_of
+    from genvla.serving.server import PolicyServer
+
+    asked = 0
+
+    def act(observation: Observation, noise: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += 1
+        if asked > 8:
+            raise RuntimeError("out of memory")
+        return policy_act(policy)(observation, noise)
+
+    metadata = metadata_of(policy, CHECKPOINT)
+    metadata["sim"]["max_chunks"] = 5
+    with PolicyServer(act, (4, 7), metadata).running() as port:
+        words = ["run", "--policy", f"ws://127.0.0.1:{port}", "--scenes", str(scenes), "--split", "train", "--episodes", "4"]
+        assert main([*words, "--output", str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert "deploy: error: no decision, the run is over: the server says: error: the policy failed" in err.splitlines()[-1]
+    assert json.loads((tmp_path / "run.json").read_text())["runs"] == 2
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_a_narrow_safety_layer_changes_actions_and_says_so(

@@ -10,6 +10,9 @@ LOWER = np.radians([-180, -108, -123, -180, -100, -180])
 UPPER = np.radians([180, 114, 92, 180, 123, 180])
 MARGIN, JOINT_STEP = np.radians(2), 0.5
 X, Y, Z = (0.10, 0.45), (-0.15, 0.25), (0.005, 0.25)
+JOINT_PLACES = {2: (0.04975, 0, 0.36065), 3: (0.22475, 0, 0.36065), 4: (0.29975, 0, 0.36065)}
+"""Where elbow, forearm roll and wrist sit at the home pose: on their own axes."""
+POST = ((-0.05, -0.21, 0.0), (0.05, -0.11, 0.45))
 LEAN, FINGERTIP, TIP_HEIGHT, BASE_RADIUS = 0.6, 0.015575, 0.002, 0.10
 DOWN = np.array([[0, 0, 1], [0, 1, 0], [-1, 0, 0]])
 
@@ -34,10 +37,21 @@ def hand(joints: np.ndarray) -> np.ndarray:
     return pose
 
 
+def along(joints: np.ndarray) -> np.ndarray:
+    """Elbow, forearm and wrist for postures [n, 6]: [n, 3, 3]."""
+    pose, places = np.broadcast_to(np.eye(4), (len(joints), 4, 4)), []
+    for place in range(5):
+        if place in JOINT_PLACES:
+            places.append((pose @ np.append(JOINT_PLACES[place], 1.0))[:, :3])
+        pose = pose @ exponential(SCREWS[place].astype(float), joints[:, place])
+    return np.stack(places, axis=1)
+
+
 def broken(joints: np.ndarray, measured: np.ndarray) -> dict[str, int]:
     """How many commands [n, 6], given where the joints were, break each limit. Joint targets are single precision: 1e-6."""
     pose = hand(joints)
     position, tip = pose[:, :3, 3], pose[:, :3, 3] + FINGERTIP * pose[:, :3, 0]
+    arm = np.concatenate((along(joints), position[:, None], tip[:, None]), axis=1)
     turned = pose[:, :3, :3] @ DOWN.T
     pitch = np.arctan2(-turned[:, 2, 0], np.hypot(turned[:, 0, 0], turned[:, 1, 0]))
     roll = np.arctan2(turned[:, 2, 1], turned[:, 2, 2])
@@ -48,7 +62,8 @@ def broken(joints: np.ndarray, measured: np.ndarray) -> dict[str, int]:
         "y": (position[:, 1] < Y[0]) | (position[:, 1] > Y[1]),
         "z": (position[:, 2] < Z[0]) | (position[:, 2] > Z[1]),
         "lean": np.maximum(np.abs(roll), np.abs(pitch)) > LEAN + 1e-9,
-        "tip": tip[:, 2] < TIP_HEIGHT,
+        "height": arm[..., 2].min(axis=1) < TIP_HEIGHT,
+        "post": ((arm > POST[0]) & (arm < POST[1])).all(axis=2).any(axis=1),
         "base": np.minimum(np.hypot(*position[:, :2].T), np.hypot(*tip[:, :2].T)) < BASE_RADIUS,
         "finite": ~np.isfinite(joints).all(axis=1),
     }

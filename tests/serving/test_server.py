@@ -285,6 +285,9 @@ class TestFaults:
         for _ in range(2):
             with pytest.raises(PolicyFault):
                 client.decide(IMAGE, STATE, PROMPT, NOISE)
+        for _ in range(2):  # the second time it was gone and back while nobody asked: that costs no decision
+            with PolicyServer(policy_act(policy), (4, 7), {}).running(port=port):
+                np.testing.assert_array_equal(client.decide(IMAGE, STATE, PROMPT, NOISE), expected(policy))
         with PolicyServer(policy_act(policy), (4, 7), {}).running(port=port):
             np.testing.assert_array_equal(client.decide(IMAGE, STATE, PROMPT, NOISE), expected(policy))
             client.close()
