@@ -27,14 +27,17 @@ run_dir=${RUN_DIR:-runs/$(basename "${config%.yaml}")-$SLURM_JOB_ID}
 srun --kill-on-bad-exit=0 "${SLURM_SUBMIT_DIR:-.}/cluster/train.sh" "$config" "$run_dir" \
     --hardware.devices "$SLURM_NTASKS_PER_NODE" --hardware.num_nodes "$SLURM_NNODES" "$@" &
 step=$!
-trap 'kill -TERM "$step"' TERM   # the signal comes to this script alone; srun passes it on to all tasks
+told=0
+trap 'told=$((told + 1)); kill -TERM "$step"' TERM   # the signal comes to this script alone; srun passes it on to all tasks
 
-code=0
+code=127
 while true; do
+    before=$told
     wait "$step"
-    code=$?
-    # A trapped signal ends `wait` too, while srun goes on.
-    if [ "$code" -le 128 ] || ! kill -0 "$step" 2>/dev/null; then break; fi
+    now=$?
+    if [ "$now" -ne 127 ]; then code=$now; fi   # 127: waited for already
+    # A trapped signal ends `wait` too; what srun ended with, the next one tells.
+    if [ "$told" -eq "$before" ]; then break; fi
 done
 if [ "$code" -eq 75 ]; then
     echo "genvla: saved in $run_dir; job $SLURM_JOB_ID queues again"

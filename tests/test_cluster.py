@@ -68,9 +68,9 @@ def test_only_a_run_that_was_told_to_stop_queues_again(machine: tuple[Path, dict
 def test_the_signal_reaches_the_run(machine: tuple[Path, dict[str, str]]) -> None:
     folder, environment = machine
     job = subprocess.Popen(["bash", str(CLUSTER / "slurm.sh"), "a.yaml"], cwd=folder, env={**environment, "WAIT": "1"})
-    for _ in range(600):
-        if (folder / "ready").exists():
-            break
+    deadline = time.monotonic() + 120
+    while not (folder / "ready").exists():
+        assert time.monotonic() < deadline, "it did not start"
         time.sleep(0.05)
     job.send_signal(signal.SIGTERM)
     assert job.wait(30) == 75
