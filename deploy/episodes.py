@@ -51,8 +51,9 @@ def run_on_twin(
     try:
         arm.connect()
         runner = Runner(arm, twin.camera, policy, twin.clock, safety, settings, stepped)
-        noise = lambda decision: initial_noise(spec, decision).numpy()  # noqa: E731
-        report = runner.run(instruction, noise, lambda: twin.over(terminate_on_success))
+        report = runner.run(
+            instruction, lambda decision: initial_noise(spec, decision).numpy(), lambda: twin.over(terminate_on_success)
+        )
     finally:
         arm.close()
     return TwinEpisode(last if report.outcome == "parked" else twin.record(report.decisions), report)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from genvla.robots.wx250s import PALM
+from genvla.robots.wx250s import HAND, PALM
 from scenegen.checks.files import AssetOnDisk
 from scenegen.checks.findings import Findings
 from scenegen.checks.sampling import sample
@@ -19,9 +19,6 @@ OPENING = 0.0561
 
 PAD, PAD_HEIGHT = 0.012, 0.005
 """Half the width and half the height of what a finger pad touches [m]."""
-
-HAND = ((0.015, 0.052), (0.035, 0.021))
-"""Half the sides, along the pads and across, of two rectangles that cover the hand over the fingers [m]."""
 
 WIDTH_TOLERANCE = 0.006
 HEADROOM = 0.05

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
-from genvla.robots.wx250s import PALM
+from genvla.robots.wx250s import HAND, PALM
 from scenegen.mesh.hulls import Hull
 
 Array = NDArray[np.float64]
@@ -23,9 +23,6 @@ PAD_HALF_WIDTH, PAD_HALF_HEIGHT = 0.012, 0.005
 HEIGHTS = (0.015, 0.045)
 HEADROOM = PALM - 0.002
 """How far above where it is held an object may stand up between the fingers [m]."""
-
-HAND = ((0.015, 0.052), (0.035, 0.021))
-"""Half the sides, along the pads and across, of two rectangles that cover the hand over the fingers [m]."""
 
 MAX_SLANT_DEG = 30.0
 """Steepest surface, against the closing direction, that the fingers do not slip off."""

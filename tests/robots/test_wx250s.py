@@ -102,6 +102,12 @@ def test_palm_is_what_lies_between_the_fingers(articulation: physx.PhysxArticula
     assert links(articulation)[wx250s.EE_LINK].entity.pose.p[0] - front == pytest.approx(wx250s.PALM, abs=1e-6)
 
 
+def test_two_rectangles_cover_the_hand(articulation: physx.PhysxArticulation) -> None:
+    shapes = links(articulation)["gripper_bar_link"].collision_shapes
+    found = sorted((abs(s.local_pose.p[2]) + s.half_size[2], abs(s.local_pose.p[1]) + s.half_size[1]) for s in shapes)
+    np.testing.assert_allclose(found, wx250s.HAND, atol=6e-4)
+
+
 @pytest.mark.parametrize("finger", [wx250s.FINGER_CLOSED, wx250s.FINGER_OPEN])
 @pytest.mark.parametrize("arm", [tuple(wx250s.REST_QPOS[:6].tolist()), *published.GRAVITY_TORQUES])
 def test_no_self_contact_in_usual_postures(
