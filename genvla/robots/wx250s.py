@@ -29,8 +29,8 @@ PALM = 0.022575
 """Metres from EE_LINK back to the hand between the fingers: what they close on may stand up no further."""
 
 HAND = ((0.015, 0.052), (0.035, 0.021))
-"""Half the sides, along the pads and across, of two rectangles around EE_LINK's axis that cover the hand over the fingers, metres,
-to the millimetre."""
+"""Half the sides, along the pads and across, of two rectangles around EE_LINK's axis that cover the hand over the fingers, to the
+millimetre; in metres."""
 
 FINGER_CLOSED = 0.015
 FINGER_OPEN = 0.037
