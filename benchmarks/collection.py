@@ -13,7 +13,12 @@ from pages import measure
 
 SIM = Path(__file__).parents[1] / "configs" / "sim_cpu.yaml"
 COMMON = ["--scenes", "scenes/cpu_w100", "--checkpoint", "checkpoints/cpu", "--sim", str(SIM)]
-RUNS = {f"collection_{row}": [*COMMON, "--rows", row] for row in ("policy", "workers", "scenes", "gymnasium")}
+POLICY = [*COMMON, "--rows", "policy,inference"]
+RUNS = {
+    "collection_policy": [*POLICY, "--workers", "1"],
+    "collection_shared": POLICY,
+    **{f"collection_{row}": [*COMMON, "--rows", row] for row in ("workers", "scenes", "gymnasium")},
+}
 
 if __name__ == "__main__":
     raise SystemExit(measure("collection", RUNS))

@@ -198,7 +198,8 @@ def _write(result: EvaluationResult, clips: list[Clip], output: Path) -> None:
 
 def _launched(device: str, devices: int, num_nodes: int) -> Fabric:
     """As many processes as asked for; under torchrun or Slurm those that are there."""
-    from genvla.learning.runs import HardwareConfig, physical_cores
+    from genvla.learning.cpu import physical_cores
+    from genvla.learning.runs import HardwareConfig
 
     return HardwareConfig(device, devices, num_nodes, threads=max(1, physical_cores() // devices)).fabric()
 

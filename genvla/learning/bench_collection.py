@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from itertools import count
 from math import gcd
 from pathlib import Path
 from statistics import median
@@ -23,15 +22,19 @@ import torch
 
 from genvla.errors import UserError
 from genvla.learning.assignment import SceneAssignment
+from genvla.learning.cpu import keep_freed_memory, threads_beside
 from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import RolloutCollector
 from genvla.policy.checkpoints import load_policy
+from genvla.policy.flow_policy import FlowPolicy, PolicyOutput
 from genvla.policy.measuring import Rows, counted, device_of, machine, print_table, whole_numbers, write_json
+from genvla.policy.processor import PolicyInputs
 from genvla.sim import SimConfig, VectorEnv, make_vector_env, scenes_of
+from genvla.sim.vector import Schedule
 from genvla.sim.workers import single_threaded
 from genvla.types import ACTION_DIM, CHUNK_SIZE, EpisodeSpec
 
-WANTED = {"policy": 0.8, "workers": 1.8, "scenes": 0.95, "gymnasium": 1.3}
+WANTED = {"policy": 0.8, "inference": 0.8, "workers": 1.8, "scenes": 0.95, "gymnasium": 1.3}
 """Rows, and what their ratio should be at least."""
 
 Way = tuple[Callable[[], object], Callable[[], object]]
@@ -44,7 +47,7 @@ def bench_collection(
     sim: SimConfig = SimConfig(),  # noqa: B008  (frozen)
     num_envs: int = 64,
     workers: int = 2,
-    groups: int | None = None,
+    groups: int = 2,
     chunks: int = 24,
     rounds: int = 5,
     many: int = 100,
@@ -55,11 +58,12 @@ def bench_collection(
 ) -> dict[str, Any]:
     """Times the collection of experience: with a policy and without, over processes, over scenes, and beside gymnasium.
 
-    Prints environment steps per second of either way, and the median of their ratio over the rounds. "policy": collection with
-    the policy over the same workers without one. "workers": two workers over one, without a policy. "scenes": an iteration with
-    `many` scenes over one with a single scene, another one in each round, once all have been built. "gymnasium": 2 x workers of
-    our environments, over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture of
-    224 x 224 a chunk.
+    Prints environment steps per second of either way, and the median of their ratio over the rounds. "policy": collection
+    beside the same workers while the arm holds still. "inference": collection beside the same workers given the same chunks once
+    more, which have the same to simulate. "workers": two workers beside one, without a policy. "scenes": an iteration with
+    `many` scenes beside one with a single scene, another one in each round, once all have been built. "gymnasium": 2 x workers
+    of our environments, over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture
+    of 224 x 224 a chunk.
 
     Args:
         scenes: folder of a scene set, for "scenes" with `many` scenes.
@@ -67,7 +71,7 @@ def bench_collection(
         sim: the simulated set-up; "gymnasium" makes its pictures 224 x 224.
         num_envs: environments side by side.
         workers: processes that simulate.
-        groups: groups of environments that take turns; null for two beside a GPU, else one.
+        groups: groups of environments that take turns.
         chunks: decisions per environment and round.
         rounds: how often the two ways are timed, one after the other, after one round that is not counted.
         many: scenes of "scenes".
@@ -80,13 +84,15 @@ def bench_collection(
     for name in names:
         if name not in WANTED:
             raise UserError(f"rows: {name!r} found, some of {','.join(WANTED)} wanted")
-    for option, number in (("workers", workers), ("chunks", chunks), ("rounds", rounds), ("many", many), ("threads", threads)):
+    counts = {"workers": workers, "groups": groups, "chunks": chunks, "rounds": rounds, "many": many, "threads": threads}
+    for option, number in counts.items():
         if number is not None:
             whole_numbers(option, str(number))
     target = device_of(device)
+    keep_freed_memory()  # as training does
     if threads is not None:
         torch.set_num_threads(threads)
-    groups = groups or (2 if target.type == "cuda" else 1)
+    simulating = workers if threads is None and target.type == "cpu" else 0
     result: dict[str, Any] = {
         "envs": num_envs,
         "workers": workers,
@@ -98,8 +104,10 @@ def bench_collection(
     for name in names:
         with ExitStack() as stack:
             envs = num_envs
-            if name == "policy":
-                ways = _policy_ways(stack, scenes, sim, num_envs, workers, groups, chunks, checkpoint, target)
+            if name in ("policy", "inference"):
+                stack.enter_context(threads_beside(simulating))
+                env = _env(stack, scenes, sim, num_envs, workers, groups)
+                ways = _policy_ways(env, _counted(scenes, 1), chunks, checkpoint, target, still=name == "policy")
             elif name == "workers":
                 ways = _worker_ways(stack, scenes, sim, num_envs, chunks)
             elif name == "scenes":
@@ -181,43 +189,55 @@ def _episode(planned: Sequence[str], iteration: int, slot: int, k: int) -> Episo
     return EpisodeSpec(planned[slot], 1000 * iteration + 100 * k + slot)
 
 
-def _idle(env: VectorEnv, ids: Sequence[str], chunks: int) -> Callable[[], None]:
-    """An iteration without a policy: resets, then chunks in which the arm holds still."""
-    schedules, actions = _schedules(ids, env.num_envs), _hold(env.num_envs)
-
-    def run() -> None:
-        env.reset(next(schedules))
+def _play(env: VectorEnv, schedule: Schedule, chunks: int, chunk: Callable[[range], torch.Tensor]) -> None:
+    """Resets, then chunks, of which the groups of slots ask for their next ones in turns."""
+    env.reset(schedule)
+    for t in range(chunks + 1):
         for group, slots in enumerate(env.groups):
-            env.send(actions[slots.start : slots.stop], group)
-        for t in range(chunks):
-            for group, slots in enumerate(env.groups):
+            if t > 0:
                 env.receive(group)
-                if t + 1 < chunks:
-                    env.send(actions[slots.start : slots.stop], group)
+            if t < chunks:
+                env.send(chunk(slots), group)
 
-    return run
+
+def _idle(env: VectorEnv, ids: Sequence[str], chunks: int) -> Callable[[], None]:
+    """An iteration without a policy, in which the arm holds still."""
+    schedules, actions = _schedules(ids, env.num_envs), _hold(env.num_envs)
+    return lambda: _play(env, next(schedules), chunks, lambda slots: actions[slots.start : slots.stop])
+
+
+class _Remembering(PPOFlowModule):
+    """Keeps what it decided."""
+
+    def __init__(self, policy: FlowPolicy) -> None:
+        super().__init__(policy)
+        self.decided: list[torch.Tensor] = []
+
+    def act(self, inputs: PolicyInputs, noise_generator: torch.Generator) -> PolicyOutput:
+        output = super().act(inputs, noise_generator)
+        self.decided.append(output.actions.cpu())
+        return output
 
 
 def _policy_ways(
-    stack: ExitStack,
-    scenes: Path,
-    sim: SimConfig,
-    num_envs: int,
-    workers: int,
-    groups: int,
-    chunks: int,
-    checkpoint: Path,
-    device: torch.device,
+    env: VectorEnv, ids: Sequence[str], chunks: int, checkpoint: Path, device: torch.device, *, still: bool
 ) -> dict[str, Way]:
-    ids = _counted(scenes, 1)
-    env = _env(stack, scenes, sim, num_envs, workers, groups)
-    module = PPOFlowModule(load_policy(checkpoint)).to(device)
-    collector = RolloutCollector(env, SceneAssignment(ids, num_envs), chunks, 0, device)
-    iterations = count()
-    return {
-        f"{workers} workers, policy": (_ready, lambda: collector.collect(module, next(iterations))),
-        "no policy": (_ready, _idle(env, ids, chunks)),
-    }
+    """Collection beside an arm that holds still, or else beside the same chunks once more."""
+    module = _Remembering(load_policy(checkpoint)).to(device)
+    collector = RolloutCollector(env, SceneAssignment(ids, env.num_envs), chunks, 0, device)
+    iteration = -1
+
+    def begin() -> None:
+        nonlocal iteration
+        iteration += 1
+        module.decided.clear()
+
+    def again() -> None:
+        decided = iter(module.decided)
+        _play(env, partial(collector.episode, iteration), chunks, lambda slots: next(decided))
+
+    beside = ("the arm holds still", _idle(env, ids, chunks)) if still else ("the same chunks", again)
+    return {"policy": (begin, lambda: collector.collect(module, iteration)), beside[0]: (_ready, beside[1])}
 
 
 def _worker_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, chunks: int) -> dict[str, Way]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genvla.errors import UserError
 from genvla.learning.assignment import SceneAssignment
+from genvla.learning.cpu import threads_beside
 from genvla.learning.frozen_cache import FrozenCache
 from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import Decisions, Interrupted, Rollout, RolloutCollector, map_tensors
@@ -64,8 +65,8 @@ class RolloutDataModule(LightningDataModule):
         num_envs: environments that run side by side, in each process that trains. With more scenes than environments the scenes
             take turns, else each environment keeps to one.
         workers: processes that simulate; 0 for this one.
-        groups: groups of environments that take turns, so that one simulates while the policy decides for another; null for two
-            where the policy is on a GPU, else one: on a CPU policy and simulator share the cores. It changes what is collected.
+        groups: groups of environments that take turns, so that one simulates while the policy decides for another; null for two,
+            or one without worker processes. It changes what is collected.
         render_device: where pictures are rendered: auto (a GPU where there is one), cpu, cuda, cuda:1 and so on. Physics runs on
             the CPU.
         worker_timeout: seconds after which a simulator process that gives no answer is replaced.
@@ -207,8 +208,7 @@ class RolloutDataModule(LightningDataModule):
         return make_vector_env(self.scenes, self.sim, self.num_envs, self.workers, groups, device, self.worker_timeout)
 
     def _group_count(self) -> int:
-        overlaps = self.device.type == "cuda" and self.workers > 0 and self.num_envs > 1
-        return self.groups or (2 if overlaps else 1)
+        return self.groups or (2 if self.workers > 0 and self.num_envs > 1 else 1)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs: what the assignment of scenes remembers."""
@@ -251,8 +251,10 @@ class RolloutDataModule(LightningDataModule):
 
     def _collect_together(self, module: PPOFlowModule, iteration: int) -> Rollout:
         """The rollout of this process, if no process was interrupted."""
+        simulating = self.workers * self.world_size if self.device.type == "cpu" else 0
         try:
-            rollout = self._collector.collect(module, iteration)
+            with threads_beside(simulating):
+                rollout = self._collector.collect(module, iteration)
         except Interrupted:
             rollout = None
         broken_off = torch.tensor(float(rollout is None), device=self.device)

@@ -17,6 +17,7 @@ from genvla.evaluation.episodes import Film
 from genvla.evaluation.figures import plot_before_after, plot_curves
 from genvla.evaluation.results import EvaluationResult, write_atomically
 from genvla.learning.checkpoints import Checkpoints
+from genvla.learning.cpu import keep_freed_memory
 from genvla.learning.datamodule import RolloutDataModule
 from genvla.learning.display import TrainingDisplay, parameter_table
 from genvla.learning.dry_run import plan_run
@@ -28,7 +29,6 @@ from genvla.learning.runs import (
     TrackingConfig,
     adder,
     describe_run,
-    keep_freed_memory,
     last_checkpoint,
     run_folder,
     tracked,

@@ -14,6 +14,7 @@ from rich.console import Console
 from genvla.evaluation.results import EvaluationResult
 from genvla.evaluation.tables import terminal_table
 from genvla.learning.checkpoints import Checkpoints
+from genvla.learning.cpu import keep_freed_memory
 from genvla.learning.demonstrations import DemonstrationDataModule
 from genvla.learning.display import TrainingDisplay
 from genvla.learning.imitation import ImitationModule
@@ -23,7 +24,6 @@ from genvla.learning.runs import (
     TrackingConfig,
     adder,
     describe_run,
-    keep_freed_memory,
     last_checkpoint,
     run_folder,
     tracked,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from torch import Tensor
 from genvla.errors import UserError
 from genvla.evaluation.results import write_atomically
 from genvla.learning.checkpoints import Checkpoints, first_line
+from genvla.learning.cpu import physical_cores
 from genvla.learning.sharding import shard
 from genvla.learning.tracking import Tracker, revision_tags
 from genvla.policy.activation_checkpointing import checkpoint_activations
@@ -100,29 +99,6 @@ class TrackingConfig:
 
     experiment: str = "genvla"
     uri: str | None = None
-
-
-def physical_cores() -> int:
-    """Cores this process may use; two hyper-threads of a core count once where that can be told."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        import psutil
-    except ImportError:
-        return allowed
-    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
-
-
-def keep_freed_memory() -> None:
-    """Has the C library keep what tensors free for the next ones; other libraries than glibc are left as they are.
-
-    By default it returns large blocks to the kernel, which then fills every update's pages with zeros again: 6 to 9 % of the time
-    of an update of the shipped policy on a CPU.
-    """
-    m_trim_threshold, m_mmap_threshold = -1, -3  # malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None:
-        mallopt(m_trim_threshold, 2**30)
-        mallopt(m_mmap_threshold, 2**30) or mallopt(m_mmap_threshold, 2**25)  # the most that older ones take
 
 
 def run_folder(fabric: Fabric, wanted: Path, resume: Path | None) -> Path:

@@ -40,7 +40,7 @@ def bench(scenes: Path, checkpoint: Path, output: Path, *more: str) -> int:
     return main(["bench", "collection", *files, *SMALL, *more])
 
 
-@pytest.mark.parametrize("rows", ["policy,scenes", pytest.param("workers,gymnasium", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rows", ["policy,inference", pytest.param("workers,scenes,gymnasium", marks=pytest.mark.slow)])
 def test_rows_are_timed_and_written_down(
     scenes: Path, checkpoint: Path, tmp_path: Path, rows: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
