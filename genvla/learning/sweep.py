@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -199,13 +200,42 @@ def _claim(cells: Sequence[Cell], output: Path) -> None:
             known = json.loads(file.read_text())
         except ValueError as error:
             raise UserError(f"{file}: not JSON ({error}), want what `genvla sweep` wrote") from error
-    now = {cell.name: {"arguments": cell.arguments(), **asdict(cell)} for cell in cells}
+    now = {cell.name: {"arguments": cell.arguments(), "files": _settings(cell), **asdict(cell)} for cell in cells}
     for name, entry in now.items():
-        was = known.get(name, {}).get("arguments", entry["arguments"])
-        if was != entry["arguments"] and (Path(output) / "runs" / name).exists():
-            changed = sorted(set(was) ^ set(entry["arguments"]))
-            raise UserError(f"{file}: cell {name} was run otherwise, {' '.join(changed)} differs; want another output folder")
+        was = {**entry, **known.get(name, {})}
+        if not (Path(output) / "runs" / name).exists():
+            continue
+        arguments = sorted(set(was["arguments"]) ^ set(entry["arguments"]))
+        files = sorted({file for file, _ in was["files"].items() ^ entry["files"].items()})
+        if arguments or files:
+            differs = "differs" if len(arguments or files) == 1 else "differ"
+            raise UserError(
+                f"{file}: cell {name} was run otherwise, {' '.join(arguments or files)} {differs}; want another output folder"
+            )
     write_atomically(file, json.dumps(known | now, indent=2) + "\n")
+
+
+def _settings(cell: Cell) -> dict[str, str]:
+    """The digest of what stands in each of a cell's configuration files, and in the files that those name."""
+    found: dict[str, str] = {}
+    waiting = [Path(config) for config in cell.configs]
+    while waiting:
+        file = waiting.pop()
+        if str(file) in found or not file.is_file():
+            continue
+        said = yaml.safe_load(file.read_text())
+        found[str(file)] = sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        waiting += [file.parent / word for word in _words(said) if word.endswith(".yaml")]
+    return found
+
+
+def _words(said: Any) -> Iterator[str]:
+    """The texts in what a YAML file says."""
+    if isinstance(said, str):
+        yield said
+    elif isinstance(said, dict | list):
+        for part in said.values() if isinstance(said, dict) else said:
+            yield from _words(part)
 
 
 def _check_options(cell: Cell) -> None:

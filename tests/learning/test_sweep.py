@@ -205,6 +205,23 @@ def test_other_cells_of_the_same_name_and_options_that_do_not_exist_are_refused(
     assert not (base / "other").exists()
 
 
+def test_cells_of_other_settings_files_are_refused_before_any_runs(base: Path) -> None:
+    (base / "base.yaml").write_text("data: {sim: parts/sim.yaml}\n")
+    (base / "parts").mkdir()
+    sim = base / "parts" / "sim.yaml"
+    sim.write_text("sim_hz: 50\n")
+    assert run(base, only="0") == 0
+    sim.write_text("sim_hz: 50  # coarse\n")
+    assert run(base, only="0") == 0
+    sim.write_text("sim_hz: 100\n")
+    calls(base)
+    with pytest.raises(
+        UserError, match=r"ratio_power_1.0-seed0 was run otherwise, .*parts/sim.yaml differs; want another output"
+    ):
+        run(base, only="1")
+    assert calls(base) == []
+
+
 def test_slurm_script_has_a_task_for_each_cell(base: Path) -> None:
     script = base / "array.sh"
     assert run(base, slurm=script) == 0
