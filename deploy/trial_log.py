@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
@@ -195,7 +196,8 @@ class TrialLog:
     def _write(self, kind: Literal["trial", "strike"], entry: Trial | Strike) -> None:
         if self._file is None:
             raise RuntimeError("this log is open for reading alone")
-        _append(self._file, {"kind": kind, **asdict(entry)})
+        written = datetime.now(UTC).isoformat(timespec="seconds")  # for people: nothing is decided by it
+        _append(self._file, {"kind": kind, "written": written, **asdict(entry)})
         self._entries.append(entry)
 
 
@@ -221,6 +223,7 @@ def _parse(path: Path, lines: Sequence[str]) -> tuple[Plan, list[Trial | Strike]
         try:
             row = json.loads(line)
             kind = row.pop("kind")
+            row.pop("written", None)
             if kind == "plan" and (found := row.pop("format")) != FORMAT:
                 raise UserError(f"{path}: line {number}: format {found!r} found, {FORMAT} wanted")
             parsed.append(TypeAdapter(kinds[kind]).validate_python(row))
