@@ -29,7 +29,8 @@ CAMERA = CameraConfig()
 
 
 def run(
-    policy: str,
+    checkpoint: Path | None = None,
+    policy: str | None = None,
     driver: Literal["twin", "dynamixel", "bridge"] | None = None,
     scenes: Path | None = None,
     split: str = "heldout",
@@ -54,7 +55,8 @@ def run(
     """Run a policy on the arm: the simulated one in the scenes of a set, or the real one on an instruction.
 
     Args:
-        policy: Folder of the policy, or address of its server (ws://HOST:PORT).
+        checkpoint: Folder of the policy.
+        policy: Address of its server (ws://HOST:PORT), or its folder, instead.
         driver: Short for --arm.driver. twin is the simulated arm in its scenes; dynamixel the real one over its USB adapter;
             bridge the real one behind a bridge_data_robot server.
         scenes: Folder of the scene set; of the twin.
@@ -84,6 +86,9 @@ def run(
     """
     from rich.console import Console
 
+    if (checkpoint is None) == (policy is None):
+        raise UserError(f"policy: {'nothing' if policy is None else 'a checkpoint too'} found, --checkpoint or --policy wanted")
+    policy = str(checkpoint) if policy is None else policy
     settings, console = RunSettings(exec_horizon, prefetch), Console()
     arm = arm if driver is None else replace(arm, driver=driver)
     simulated = arm.driver == "twin" and not arm.dry_run

@@ -270,7 +270,9 @@ def test_the_overlay_of_a_camera_that_stands_right(scenes: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["run", "--policy", str(CHECKPOINT)], "scenes: nothing found"),
+        (["run", "--checkpoint", str(CHECKPOINT)], "scenes: nothing found"),
+        (["run"], "policy: nothing found"),
+        (["run", "--checkpoint", "one", "--policy", "two"], "policy: a checkpoint too found"),
         (["run", "--policy", str(CHECKPOINT), "--driver", "dynamixel"], "instruction: nothing found"),
         (["run", "--policy", "nowhere", "--scenes", "nowhere"], "nowhere"),
         (["run", "--policy", str(CHECKPOINT), "--scenes", "x", "--exec_horizon", "0"], "exec_horizon"),
