@@ -280,7 +280,7 @@ class Builder:
             if hopeless:
                 self._stop.set()
         except OSError as error:
-            outcome.failed("worker", f"{error.filename or folder}: {error.strerror or error}")
+            outcome.failed("worker", f"{error.filename}: {error.strerror}" if error.filename else str(error))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._record(spec, attempt, outcome, usd, hopeless or attempt + 1 == self.plan.attempts)
