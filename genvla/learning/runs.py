@@ -32,8 +32,8 @@ class HardwareConfig:
         devices: how many of them.
         num_nodes: machines.
         strategy: how devices share the work: a Lightning strategy's name, or "fsdp2", which splits weights, gradients and
-            optimizer state over them. "auto" is "ddp_find_unused_parameters_true" for several: some updates leave a part of the
-            policy out, as in the critic's warm-up and in imitation, and "ddp" alone does not stand that.
+            optimizer state over them. "auto" is "ddp" for several, and "ddp" here is "ddp_find_unused_parameters_true": some
+            updates leave a part of the policy out, as in the critic's warm-up and in imitation, which Lightning's does not stand.
         precision: of the policy's arithmetic.
         threads: of arithmetic on the CPU; null takes one per physical core, shared out over the
             devices.
@@ -74,7 +74,7 @@ class HardwareConfig:
 
     def _strategy(self) -> str | ModelParallelStrategy:
         processes = self.devices * self.num_nodes
-        if self.strategy == "auto" and processes > 1:
+        if self.strategy in ("auto", "ddp") and processes > 1:
             return "ddp_find_unused_parameters_true"
         if self.strategy != "fsdp2":
             return self.strategy

@@ -108,7 +108,7 @@ def states(folder: Path, iteration: int) -> tuple[dict[str, torch.Tensor], dict[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp_find_unused_parameters_true", "fsdp2"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_do_what_one_does(alone: Path, tmp_path: Path, strategy: str) -> None:
     run_in_processes(tmp_path, strategy)
     for iteration in range(1, ITERATIONS + 1):
