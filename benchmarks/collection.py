@@ -17,7 +17,9 @@ POLICY = [*COMMON, "--rows", "policy,inference"]
 RUNS = {
     "collection_policy": [*POLICY, "--workers", "1"],
     "collection_shared": POLICY,
-    **{f"collection_{row}": [*COMMON, "--rows", row] for row in ("workers", "scenes", "gymnasium")},
+    "collection_workers": [*COMMON, "--rows", "workers"],
+    "collection_scenes": [*COMMON, "--rows", "scenes"],
+    "collection_gymnasium": [*COMMON, "--rows", "gymnasium", "--chunks", "49", "--rounds", "7"],
 }
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ from genvla.types import ACTION_DIM, CHUNK_SIZE, EpisodeSpec
 WANTED = {"policy": 0.8, "inference": 0.8, "workers": 1.8, "scenes": 0.95, "gymnasium": 1.3}
 """Rows, and what their ratio should be at least."""
 
+SCENE_ENVS = 20
+"""Environments of "scenes": few, since every scene is built for all of them."""
+
 Way = tuple[Callable[[], object], Callable[[], object]]
 """How a work is done: what gets it ready, which is not timed, and the work."""
 
@@ -60,10 +63,10 @@ def bench_collection(
 
     Prints environment steps per second of either way, and the median of their ratio over the rounds. "policy": collection
     beside the same workers while the arm holds still. "inference": collection beside the same workers given the same chunks once
-    more, which have the same to simulate. "workers": two workers beside one, without a policy. "scenes": an iteration with
-    `many` scenes beside one with a single scene, another one in each round, once all have been built. "gymnasium": 2 x workers
-    of our environments, over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture
-    of 224 x 224 a chunk.
+    more, which have the same to simulate. "workers": two workers beside one, without a policy. "scenes": `many` scenes that take
+    turns in 20 environments, once all have been built, beside each of them alone in as many. "gymnasium": 4 x workers of our
+    environments, over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture of
+    224 x 224 a chunk.
 
     Args:
         scenes: folder of a scene set, for "scenes" with `many` scenes.
@@ -103,7 +106,7 @@ def bench_collection(
     }
     for name in names:
         with ExitStack() as stack:
-            envs = num_envs
+            envs, played, turns = num_envs, chunks, rounds
             if name in ("policy", "inference"):
                 stack.enter_context(threads_beside(simulating))
                 env = _env(stack, scenes, sim, num_envs, workers, groups)
@@ -111,12 +114,13 @@ def bench_collection(
             elif name == "workers":
                 ways = _worker_ways(stack, scenes, sim, num_envs, chunks)
             elif name == "scenes":
-                ways = _scene_ways(stack, scenes, sim, num_envs, workers, chunks, many, rounds)
+                envs, played, turns = SCENE_ENVS, sim.max_chunks, many
+                ways = _scene_ways(stack, scenes, sim, workers, groups, many)
             else:
-                envs = 2 * workers
+                envs = 4 * workers
                 ways = _gymnasium_ways(stack, scenes, replace(sim, image_size=224), envs, chunks)
-            seconds = _in_turns(ways, rounds, name)
-        result["rows"].append(_compared(name, envs * chunks * CHUNK_SIZE, seconds))
+            seconds = _in_turns(ways, turns, name)
+        result["rows"].append(_compared(name, envs * played * CHUNK_SIZE, seconds))
     result["load_average_after"] = machine(target)["load_average"]
     print_table(collection_rows(result), "Collection, median of the rounds")
     write_json(output, result)
@@ -138,7 +142,8 @@ def _compared(name: str, steps: int, seconds: dict[str, list[float]]) -> dict[st
         "row": name,
         "seconds": seconds,
         "env_steps_per_s": {way: steps / median(times) for way, times in seconds.items()},
-        "ratio": median(slow / fast for fast, slow in zip(ours, theirs, strict=True)),
+        # Of all scenes together, where each round is another one.
+        "ratio": sum(theirs) / sum(ours) if name == "scenes" else median(s / f for f, s in zip(ours, theirs, strict=True)),
         "wanted": WANTED[name],
     }
 
@@ -245,24 +250,22 @@ def _worker_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, 
     return {name: (_ready, _idle(env, _counted(scenes, 1), chunks)) for name, env in envs.items()}
 
 
-def _scene_ways(
-    stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, workers: int, chunks: int, many: int, rounds: int
-) -> dict[str, Way]:
-    """Scenes differ in what they cost, so each round compares with another one."""
+def _scene_ways(stack: ExitStack, scenes: Path, sim: SimConfig, workers: int, groups: int, many: int) -> dict[str, Way]:
+    """Scenes differ in what they cost, so each is run alone once, by as many environments as the others take turns in."""
     ids = _counted(scenes, many)
-    all_of_them, one = (_env(stack, scenes, sim, num_envs, workers) for _ in range(2))
-    schedules = _schedules(ids, num_envs)
-    for _ in range(many // gcd(many, num_envs) if many > num_envs else 1):  # until every worker has built what it will run
+    all_of_them, one = (_env(stack, scenes, sim, SCENE_ENVS, workers, groups) for _ in range(2))
+    schedules = _schedules(ids, SCENE_ENVS)
+    for _ in range(many // gcd(many, SCENE_ENVS)):  # until every worker has built what it will run
         all_of_them.reset(next(schedules))
-    singles = iter([ids[number * many // (rounds + 1)] for number in range(rounds + 1)])
+    singles = iter([*ids, ids[0]])
     work: Callable[[], None] = _ready
 
     def build() -> None:
         nonlocal work
-        work = _idle(one, [next(singles)], chunks)
+        work = _idle(one, [next(singles)], sim.max_chunks)
         work()
 
-    return {f"{many} scenes": (_ready, _idle(all_of_them, ids, chunks)), "1 scene": (build, lambda: work())}
+    return {f"{many} scenes": (_ready, _idle(all_of_them, ids, sim.max_chunks)), "1 scene": (build, lambda: work())}
 
 
 class ChunkEnv(gym.Env[np.ndarray, np.ndarray]):
@@ -290,7 +293,7 @@ class ChunkEnv(gym.Env[np.ndarray, np.ndarray]):
 
 def _gymnasium_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, chunks: int) -> dict[str, Way]:
     (scene_id,) = _counted(scenes, 1)
-    workers = max(1, num_envs // 2)
+    workers = num_envs // 4
     env = _env(stack, scenes, sim, num_envs, workers)
     with single_threaded():
         theirs = gym.vector.AsyncVectorEnv([partial(ChunkEnv, scenes, sim, scene_id)] * num_envs, context="spawn")

@@ -9,7 +9,7 @@ from statistics import median
 import pytest
 
 from genvla.cli import main
-from genvla.learning.bench_collection import collection_rows
+from genvla.learning.bench_collection import SCENE_ENVS, collection_rows
 from genvla.policy.checkpoints import save_policy
 from genvla.policy.flow_policy import FlowPolicy
 from genvla.policy.heads import HeadsConfig
@@ -50,9 +50,11 @@ def test_rows_are_timed_and_written_down(
     assert [row["row"] for row in result["rows"]] == rows.split(",")
     for row in result["rows"]:
         (ours, fast), (theirs, slow) = row["seconds"].items()
-        assert len(fast) == len(slow) == 2 and min(*fast, *slow) > 0
-        assert row["ratio"] == pytest.approx(median([slow[0] / fast[0], slow[1] / fast[1]]))
-        assert row["env_steps_per_s"][ours] == pytest.approx(2 * 2 * 4 / median(fast))  # environments, chunks, steps in each
+        rounds, envs, chunks = {"scenes": (3, SCENE_ENVS, 7), "gymnasium": (2, 4, 2)}.get(row["row"], (2, 2, 2))
+        assert len(fast) == len(slow) == rounds and min(*fast, *slow) > 0
+        ratio = sum(slow) / sum(fast) if row["row"] == "scenes" else median(s / f for f, s in zip(fast, slow, strict=True))
+        assert row["ratio"] == pytest.approx(ratio)
+        assert row["env_steps_per_s"][ours] == pytest.approx(envs * chunks * 4 / median(fast))
     printed = capsys.readouterr().out
     for line in collection_rows(result)[1:]:
         assert line[1] in printed and line[4] in printed
