@@ -64,6 +64,8 @@ class RolloutDataModule(LightningDataModule):
         curriculum: visit scenes more often in which the policy succeeds about half the time.
         num_envs: environments that run side by side, in each process that trains. With more scenes than environments the scenes
             take turns, else each environment keeps to one.
+        physics: cpu, an engine for each environment, in the workers; gpu, ManiSkill's batch of them all, in this process and on
+            the policy's GPU.
         workers: processes that simulate; 0 for this one.
         groups: groups of environments that take turns, so that one simulates while the policy decides for another; null for two,
             or one without worker processes. It changes what is collected.
@@ -92,6 +94,7 @@ class RolloutDataModule(LightningDataModule):
         scene_weights: dict[str, float] | None = None,
         curriculum: bool = False,
         num_envs: int = 64,
+        physics: Literal["cpu", "gpu"] = "cpu",
         workers: int = 2,
         groups: int | None = None,
         render_device: str = "auto",
@@ -122,7 +125,8 @@ class RolloutDataModule(LightningDataModule):
         self.scene_weights = scene_weights
         self.curriculum = curriculum
         self.num_envs = num_envs
-        self.workers = workers
+        self.physics = physics
+        self.workers = 0 if physics == "gpu" else workers
         self.groups = groups
         self.render_device = render_device
         self.worker_timeout = worker_timeout
@@ -205,7 +209,8 @@ class RolloutDataModule(LightningDataModule):
         if device == "auto" and self.device.type == "cuda":
             device = str(self.device)
         groups = self._group_count()
-        return make_vector_env(self.scenes, self.sim, self.num_envs, self.workers, groups, device, self.worker_timeout)
+        timeout, physics = self.worker_timeout, self.physics
+        return make_vector_env(self.scenes, self.sim, self.num_envs, self.workers, groups, device, timeout, physics)
 
     def _group_count(self) -> int:
         return self.groups or (2 if self.workers > 0 and self.num_envs > 1 else 1)

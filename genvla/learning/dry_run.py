@@ -142,7 +142,8 @@ def _arithmetic(
         f"{ranks}: {hardware.devices} on each of {hardware.num_nodes} machines; strategy {hardware.strategy}, "
         f"precision {hardware.precision} (on this machine: {here})",
     )
-    plan.add("environments", f"{data.num_envs * ranks:,}: {data.num_envs} per rank, simulated by {data.workers} processes each")
+    simulated = "together on its GPU" if data.physics == "gpu" else f"by {data.workers} processes each"
+    plan.add("environments", f"{data.num_envs * ranks:,}: {data.num_envs} per rank, simulated {simulated}")
     decisions = data.steps * data.num_envs
     plan.add(
         "decisions",

@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from genvla.robots.rotations import matrix_to_euler
 from genvla.seeding import derive_seed
 from genvla.sim.config import SimConfig
 from genvla.sim.expert import Demonstration, Moment, ScriptedExpert
+from genvla.sim.scene_batch import SubScene
 from genvla.sim.scene_env import SceneEnv
 from genvla.sim.simpler import SimplerEnv, is_simpler, require_assets
 from genvla.sim.success import Touches
@@ -77,11 +78,15 @@ def _render_backend(device: str) -> str:
     return device
 
 
+Simulated = SceneEnv | SimplerEnv | SubScene
+"""What a slot's episode runs in."""
+
+
 @dataclass
 class Slot:
     """One environment's running episode; `env` is None while the slot idles."""
 
-    env: SceneEnv | SimplerEnv | None = None
+    env: Simulated | None = None
     spec: EpisodeSpec | None = None
     chunks: int = 0
     steps: int = 0
@@ -137,8 +142,7 @@ class Host:
         """Starts these episodes, one a slot; returns the instructions."""
         self._terminate = terminate_on_success
         with torch.inference_mode():
-            for index, spec in enumerate(specs):
-                self._begin(index, spec)
+            self._begin_all(dict(enumerate(specs)))
             self._observe(range(len(self._slots)), "")
         return [slot.env.instruction if slot.env else "" for slot in self._slots]
 
@@ -164,31 +168,37 @@ class Host:
             arrays["terminated"][index] = self._terminate and slot.first_success is not None
             arrays["truncated"][index] = not arrays["terminated"][index] and slot.chunks >= self._sim.max_chunks
         self._observe(np.flatnonzero(arrays["truncated"]).tolist(), "final_")
-        finished, began = [], {}
-        for index in np.flatnonzero(arrays["terminated"] | arrays["truncated"]).tolist():
-            finished.append((index, self._slots[index].record()))
-            self._begin(index, following[index])
-            env = self._slots[index].env
-            began[index] = env.instruction if env else ""
+        over = np.flatnonzero(arrays["terminated"] | arrays["truncated"]).tolist()
+        finished = [(index, self._slots[index].record()) for index in over]
+        self._begin_all({index: following[index] for index in over})
+        began = {index: slot.env.instruction if slot.env else "" for index, slot in enumerate(self._slots) if index in over}
         self._observe([index for index in active if self._slots[index].env is not None], "")
         return finished, began
 
+    def _begin_all(self, specs: Mapping[int, EpisodeSpec | None]) -> None:
+        """Begins these episodes, by slot; None leaves a slot idle."""
+        for index, spec in specs.items():
+            self._begin(index, spec)
+
     def _begin(self, index: int, spec: EpisodeSpec | None) -> None:
-        old = self._slots[index]
-        if old.env is not None:
-            self._idle_envs.append(old.env)
+        self._put_away(self._slots[index])
         self._slots[index] = Slot()
         if spec is None:
             return
         started = time.perf_counter()
-        env = self._take_env(spec.scene_id)
+        env = self._take_env(index, spec.scene_id)
         env.begin(spec.seed)
         self._slots[index] = Slot(env, spec)
         self._control.reset(torch.tensor([index]), torch.from_numpy(env.qpos()[None, :6]))
         self.timings["reset"] += time.perf_counter() - started
 
-    def _take_env(self, scene_id: str) -> SceneEnv | SimplerEnv:
-        """An idle environment of this scene, or a new one; building takes fifty times as long as beginning an episode.
+    def _put_away(self, slot: Slot) -> None:
+        """Keeps the environment of a slot whose episode is over, for another one."""
+        if isinstance(slot.env, SceneEnv | SimplerEnv):
+            self._idle_envs.append(slot.env)
+
+    def _take_env(self, index: int, scene_id: str) -> Simulated:
+        """For a slot: an idle environment of this scene, or a new one; building takes fifty times as long as beginning one.
 
         The longest idle ones go when there are more than are kept.
         """
@@ -213,11 +223,10 @@ class Host:
         targets = self._control.joint_targets(torch.from_numpy(actions)).numpy()
         solved = time.perf_counter()
         self.timings["kinematics"] += solved - started
+        self._simulate(active, targets)
         for index in active:
             slot = self._slots[index]
             assert slot.env is not None
-            slot.env.drive(targets[index])
-            slot.env.advance()
             slot.steps += 1
             slot.touches = slot.env.touches()
             slot.grasped |= slot.touches.robot and not slot.touches.table
@@ -226,6 +235,14 @@ class Host:
         self.timings["physics"] += time.perf_counter() - solved
         for index, frames in self._frames.items():
             frames.append(self._slots[index].env.view())  # type: ignore[union-attr]
+
+    def _simulate(self, active: Sequence[int], targets: np.ndarray) -> None:
+        """One control step towards these joint targets [slots, 8]."""
+        for index in active:
+            env = self._slots[index].env
+            assert isinstance(env, SceneEnv | SimplerEnv)
+            env.drive(targets[index])
+            env.advance()
 
     def take_timings(self) -> dict[str, float]:
         """Seconds of work by phase since last asked."""
@@ -308,11 +325,11 @@ class Host:
         running: dict[int, _Recording] = {}
         with torch.inference_mode():
             while waiting or running:
-                for index in range(len(self._slots)):
-                    if index not in running and waiting:
-                        place, spec = waiting.pop()
-                        self._begin(index, spec)
-                        running[index] = _Recording(place, self._slots[index], noise)
+                free = [index for index in range(len(self._slots)) if index not in running]
+                starting = {index: waiting.pop() for index in free[: len(waiting)]}
+                self._begin_all({index: spec for index, (_, spec) in starting.items()})
+                for index, (place, _) in starting.items():
+                    running[index] = _Recording(place, self._slots[index], noise)
                 yield from self._demonstrate_step(running)
 
     def _demonstrate_step(self, running: dict[int, _Recording]) -> Iterator[tuple[int, Demonstration]]:

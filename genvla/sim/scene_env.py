@@ -8,6 +8,7 @@ tests hold the two ways together.
 
 from __future__ import annotations
 
+import abc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import sapien
 import torch
 from mani_skill.envs.sapien_env import BaseEnv
 from mani_skill.sensors.camera import CameraConfig
+from mani_skill.utils.building.actor_builder import ActorBuilder
 from mani_skill.utils.registration import register_env
 from mani_skill.utils.structs.types import SceneConfig as PhysxSceneConfig
 from mani_skill.utils.structs.types import SimConfig as ManiSkillSimConfig
@@ -43,8 +45,68 @@ def load_scene_of(scenes: Path | str | None, scene_id: str | None) -> Scene:
     return scene_set.load(scene_id or scene_set.ids()[0])
 
 
+class TaskState(abc.ABC):
+    """What a task's target and destination are about, from the poses in a simulated scene."""
+
+    layout: Scene
+    sim: SimConfig
+
+    @abc.abstractmethod
+    def object_pose(self, index: int) -> sapien.Pose:
+        """Of one of the layout's objects, in the world."""
+
+    @abc.abstractmethod
+    def base_pose(self) -> sapien.Pose:
+        """Of the robot's base, in the world."""
+
+    @abc.abstractmethod
+    def camera_pose(self) -> sapien.Pose:
+        """Of the policy's camera, in the world."""
+
+    @property
+    def instruction(self) -> str:
+        return self.layout.instruction
+
+    @property
+    def grasp_height(self) -> float:
+        """Of the grasp point over the target's underside, metres.
+
+        As the asset says, but no lower than fingertips off the table allow.
+        """
+        asset = self.layout.objects[self.layout.target_index].asset
+        return max(asset.grasp_height_m or 0.0, wx250s.FINGERTIP + 0.004)
+
+    def target_state(self) -> tuple[np.ndarray, float, np.ndarray]:
+        """In the base frame: grasp point, grasp yaw and goal.
+
+        The target's grasp point [3], the yaw (as in proprioception) of a hand that closes on its narrow side, nan when any will
+        do, and the point [3] of the destination where its underside should come to rest.
+        """
+        layout = self.layout
+        to_base = self.base_pose().inv()
+        target, destination = layout.objects[layout.target_index].asset, layout.objects[layout.destination_index].asset
+        pose = to_base * self.object_pose(layout.target_index)
+        goal = to_base * self.object_pose(layout.destination_index) * sapien.Pose(destination.goal_point)
+        grasp = pose * sapien.Pose([0.0, 0.0, self.grasp_height])
+        if target.grasp_symmetric:
+            return grasp.p, float("nan"), goal.p
+        assert target.grasp_yaw_rad is not None, "a target is graspable"
+        axis = pose.to_transformation_matrix()[:3, :3] @ [np.cos(target.grasp_yaw_rad), np.sin(target.grasp_yaw_rad), 0.0]
+        return grasp.p, float(np.arctan2(axis[1], axis[0])) - np.pi / 2, goal.p
+
+    def in_picture(self, points: np.ndarray) -> np.ndarray:
+        """Where points [k, 3] of the base frame lie in the policy's picture.
+
+        u, v [k, 2], from -1 at its left and upper edges to 1 at the others.
+        """
+        matrix = (self.camera_pose().inv() * self.base_pose()).to_transformation_matrix()
+        forward, left, up = (points @ matrix[:3, :3].T + matrix[:3, 3]).T
+        focal = self.sim.camera.intrinsics(2).diagonal()  # of a picture two units wide
+        return np.stack((-left * focal[0], -up * focal[1]), axis=1) / np.maximum(forward, 1e-3)[:, None]
+
+
 @register_env("GenvlaScene-v1", max_episode_steps=100)
-class SceneEnv(BaseEnv):
+class SceneEnv(BaseEnv, TaskState):
     """One generated scene with the WidowX, on the CPU backend.
 
     Args:
@@ -92,7 +154,7 @@ class SceneEnv(BaseEnv):
     @property
     def _default_sensor_configs(self) -> list[CameraConfig]:
         size = self.sim.image_size
-        pose = self._camera_pose(np.zeros(3))
+        pose = self._nominal_camera(self.layout, np.zeros(3))
         intrinsic = self.sim.camera.intrinsics(size)
         return [CameraConfig("camera", pose, size, size, intrinsic=intrinsic, near=0.01, far=10.0, shader_pack=self.sim.shader)]
 
@@ -112,7 +174,7 @@ class SceneEnv(BaseEnv):
             self.scene,
             int(CONTROL_HZ),
             self._control_mode,
-            initial_pose=self._base_pose(),
+            initial_pose=self._nominal_base(self.layout),
             gains=sim.gains,
             pad_friction=sim.pad_friction,
             prefer_meshes=sim.prefer_meshes,
@@ -125,17 +187,18 @@ class SceneEnv(BaseEnv):
         self._view: sapien.render.RenderCameraComponent | None = None
         self._placements = usable_placements(layout.offsets, self.sim.randomization.object_xy, layout.id)
         self.objects = [
-            self._build_object(item, pose) for item, pose in zip(layout.objects, layout.poses[self._placements[0]], strict=True)
+            self._object_builder(item, pose).build(item.id)._objs[0]
+            for item, pose in zip(layout.objects, layout.poses[self._placements[0]], strict=True)
         ]
-        table = self._build_table()
-        self._build_room()
+        table = self._table_builder(layout).build_static(layout.bundle.context.id)._objs[0]
+        self._room_builder(layout).build_static(layout.bundle.background.id)
         roles = {"target": layout.target_index, "destination": layout.destination_index}
         self._roles = {self.objects[index].global_id: role for role, index in roles.items()}
         self._roles[table.global_id] = "table"
         self._roles |= {link._objs[0].entity.global_id: "robot" for link in self.agent.robot.links}
         self._bodies = [entity.find_component_by_type(sapien.physx.PhysxRigidDynamicComponent) for entity in self.objects]
 
-    def _build_object(self, item: SceneObject, pose: np.ndarray) -> sapien.Entity:
+    def _object_builder(self, item: SceneObject, pose: np.ndarray) -> ActorBuilder:
         builder = self.scene.create_actor_builder()
         physics = item.asset.physics
         material = sapien.physx.PhysxMaterial(physics.static_friction, physics.dynamic_friction, physics.restitution)
@@ -143,26 +206,26 @@ class SceneEnv(BaseEnv):
         # The density, rather than the mass, makes PhysX compute mass, centre and inertia from the same hulls.
         builder.add_multiple_convex_collisions_from_file(str(item.collision), material=material, density=physics.density)
         builder.initial_pose = sapien.Pose(pose[:3], pose[3:])
-        return builder.build(item.id)._objs[0]
+        return builder
 
-    def _build_table(self) -> sapien.Entity:
-        context = self.layout.bundle.context
+    def _table_builder(self, layout: Scene) -> ActorBuilder:
+        context = layout.bundle.context
         builder = self.scene.create_actor_builder()
         material = sapien.physx.PhysxMaterial(context.static_friction, context.dynamic_friction, 0.0)
-        builder.add_visual_from_file(str(self.layout.table_visual))
+        builder.add_visual_from_file(str(layout.table_visual))
         for box in context.collision_boxes:
             builder.add_box_collision(sapien.Pose(box.center), box.half_size, material=material)
         if context.collision is not None:
-            builder.add_multiple_convex_collisions_from_file(str(self.layout.folder / context.collision), material=material)
+            builder.add_multiple_convex_collisions_from_file(str(layout.folder / context.collision), material=material)
         builder.initial_pose = sapien.Pose(context.pose.p, context.pose.q_wxyz)
-        return builder.build_static(context.id)._objs[0]
+        return builder
 
-    def _build_room(self) -> None:
-        background = self.layout.bundle.background
+    def _room_builder(self, layout: Scene) -> ActorBuilder:
+        background = layout.bundle.background
         builder = self.scene.create_actor_builder()
-        builder.add_visual_from_file(str(self.layout.room_visual))
+        builder.add_visual_from_file(str(layout.room_visual))
         builder.initial_pose = sapien.Pose(background.pose.p, background.pose.q_wxyz)
-        builder.build_static(background.id)
+        return builder
 
     def _load_lighting(self, options: dict) -> None:
         self.scene.set_ambient_light([0.3, 0.3, 0.3])
@@ -182,10 +245,6 @@ class SceneEnv(BaseEnv):
 
     # ---- the short way in
 
-    @property
-    def instruction(self) -> str:
-        return self.layout.instruction
-
     def begin(self, seed: int) -> None:
         """Starts the episode with this seed: settled objects, robot, camera and light drawn; nothing is simulated."""
         self._renew_physics()
@@ -197,7 +256,7 @@ class SceneEnv(BaseEnv):
             body.set_angular_velocity(zero)
         robot, qpos = self.agent.articulation, wx250s.REST_QPOS.numpy().astype(np.float32)
         qpos[:6] += draw.joint_offset
-        base = self._base_pose()
+        base = self._nominal_base(self.layout)
         robot.set_root_pose(sapien.Pose(base.p + [0, 0, draw.base_height_offset], base.q))
         robot.set_qpos(qpos)
         robot.set_qvel(np.zeros_like(qpos))
@@ -205,7 +264,7 @@ class SceneEnv(BaseEnv):
         self.drive(qpos)
         self.scene.sub_scenes[0].set_ambient_light(draw.ambient_light)
         self._sun.set_color([draw.directional_light] * 3)
-        self._camera().set_local_pose(self._camera_pose(draw.camera_offset))
+        self._camera().set_local_pose(self._nominal_camera(self.layout, draw.camera_offset))
 
     def _renew_physics(self) -> None:
         """Moves every body into a new, empty physics engine, in 0.4 ms.
@@ -262,58 +321,30 @@ class SceneEnv(BaseEnv):
         scene.update_render()
         return picture(self._view)
 
-    @property
-    def grasp_height(self) -> float:
-        """Of the grasp point over the target's underside, metres.
+    def object_pose(self, index: int) -> sapien.Pose:
+        return self.objects[index].pose
 
-        As the asset says, but no lower than fingertips off the table allow.
-        """
-        asset = self.layout.objects[self.layout.target_index].asset
-        return max(asset.grasp_height_m or 0.0, wx250s.FINGERTIP + 0.004)
+    def base_pose(self) -> sapien.Pose:
+        return self.agent.articulation.root_pose
 
-    def target_state(self) -> tuple[np.ndarray, float, np.ndarray]:
-        """In the base frame: grasp point, grasp yaw and goal.
-
-        The target's grasp point [3], the yaw (as in proprioception) of a hand that closes on its narrow side, nan when any will
-        do, and the point [3] of the destination where its underside should come to rest.
-        """
-        layout = self.layout
-        to_base = self.agent.articulation.root_pose.inv()
-        target, destination = layout.objects[layout.target_index].asset, layout.objects[layout.destination_index].asset
-        pose = to_base * self.objects[layout.target_index].pose
-        goal = to_base * self.objects[layout.destination_index].pose * sapien.Pose(destination.goal_point)
-        grasp = pose * sapien.Pose([0.0, 0.0, self.grasp_height])
-        if target.grasp_symmetric:
-            return grasp.p, float("nan"), goal.p
-        assert target.grasp_yaw_rad is not None, "a target is graspable"
-        axis = pose.to_transformation_matrix()[:3, :3] @ [np.cos(target.grasp_yaw_rad), np.sin(target.grasp_yaw_rad), 0.0]
-        return grasp.p, float(np.arctan2(axis[1], axis[0])) - np.pi / 2, goal.p
-
-    def in_picture(self, points: np.ndarray) -> np.ndarray:
-        """Where points [k, 3] of the base frame lie in the policy's picture.
-
-        u, v [k, 2], from -1 at its left and upper edges to 1 at the others.
-        """
-        base, camera = self.agent.articulation.root_pose, self._camera().get_global_pose()
-        matrix = (camera.inv() * base).to_transformation_matrix()
-        forward, left, up = (points @ matrix[:3, :3].T + matrix[:3, 3]).T
-        focal = self.sim.camera.intrinsics(2).diagonal()  # of a picture two units wide
-        return np.stack((-left * focal[0], -up * focal[1]), axis=1) / np.maximum(forward, 1e-3)[:, None]
+    def camera_pose(self) -> sapien.Pose:
+        return self._camera().get_global_pose()
 
     # ---- helpers
 
     def _camera(self) -> sapien.render.RenderCameraComponent:
         return self.scene.sensors["camera"].camera._render_cameras[0]
 
-    def _camera_pose(self, offset: np.ndarray) -> sapien.Pose:
-        camera = self.sim.camera
-        pose = looking_at(np.array(camera.position), np.array(camera.look_at))
-        return self._base_pose() * sapien.Pose(pose.p + offset, pose.q)
-
-    def _base_pose(self) -> sapien.Pose:
+    def _nominal_base(self, layout: Scene) -> sapien.Pose:
         """Where the robot's base stands before randomisation, in the world."""
-        pose = self.layout.bundle.robot.base_pose
+        pose = layout.bundle.robot.base_pose
         return sapien.Pose(pose.p, pose.q_wxyz)
 
+    def _nominal_camera(self, layout: Scene, offset: np.ndarray) -> sapien.Pose:
+        """Where the policy's camera stands, moved by an offset [3] in the base's axes."""
+        camera = self.sim.camera
+        pose = looking_at(np.array(camera.position), np.array(camera.look_at))
+        return self._nominal_base(layout) * sapien.Pose(pose.p + offset, pose.q)
+
     def _view_pose(self) -> sapien.Pose:
-        return self._base_pose() * looking_at(np.array([0.75, -0.45, 0.5]), np.array([0.22, 0.0, 0.05]))
+        return self._nominal_base(self.layout) * looking_at(np.array([0.75, -0.45, 0.5]), np.array([0.22, 0.0, 0.05]))

@@ -14,7 +14,7 @@ import abc
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ from genvla.errors import UserError
 from genvla.sim.config import SimConfig
 from genvla.sim.expert import Demonstration, Moment
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Observation, Transition
+
+if TYPE_CHECKING:
+    from genvla.sim.host import Host
+
+Physics = Literal["cpu", "gpu"]
 
 Schedule = Callable[[int, int], EpisodeSpec | None]
 """(slot, k) -> the slot's k-th episode; None lets the slot idle from then on."""
@@ -178,6 +183,7 @@ def make_vector_env(
     groups: int = 1,
     render_device: str = "auto",
     worker_timeout: float | None = None,
+    physics: Physics = "cpu",
 ) -> VectorEnv:
     """num_envs environments over `workers` processes; in this process when workers is 0.
 
@@ -188,13 +194,22 @@ def make_vector_env(
         workers: processes that simulate.
         groups: groups of environments that can be stepped apart.
         render_device: where pictures are rendered: "auto" (a GPU where torch sees one), "cpu", "cuda", "cuda:1" and so on.
-            Physics runs on the CPU whichever it is.
+            Physics runs where `physics` says.
         worker_timeout: seconds after which a silent worker counts as hung; the default of genvla.sim.workers when None.
+        physics: "cpu", an engine for each environment; "gpu", one on torch's GPU for all of them, without workers.
     """
     if num_envs < 1:
         raise UserError(f"num_envs: {num_envs} found, at least 1 wanted")
     if not 1 <= groups <= num_envs:
         raise UserError(f"groups: {groups} found, between 1 and num_envs ({num_envs}) wanted")
+    if physics == "gpu":
+        if workers or groups > 1:
+            raise UserError(f"physics: gpu found with {workers} workers and {groups} groups, want 0 and 1")
+        if not torch.cuda.is_available():
+            raise UserError("physics: gpu found, and no GPU that torch can use; cpu wanted")
+        from genvla.sim.batch_host import BatchHost
+
+        return LocalVectorEnv(scenes, sim, num_envs, groups, render_device, BatchHost)
     if workers == 0:
         return LocalVectorEnv(scenes, sim, num_envs, groups, render_device)
     from genvla.sim.workers import WORKER_TIMEOUT, ProcessVectorEnv
@@ -204,16 +219,28 @@ def make_vector_env(
 
 
 class LocalVectorEnv(VectorEnv):
-    """All environments in this process: for debugging, tests and a single environment."""
+    """All environments in this process: for debugging, tests, a single environment, and those that a GPU simulates.
 
-    def __init__(self, scenes: Path, sim: SimConfig, num_envs: int, groups: int = 1, render_device: str = "auto") -> None:
+    host: what runs the slots of a group; genvla.sim.host.Host when None.
+    """
+
+    def __init__(
+        self,
+        scenes: Path,
+        sim: SimConfig,
+        num_envs: int,
+        groups: int = 1,
+        render_device: str = "auto",
+        host: Callable[..., Host] | None = None,
+    ) -> None:
         from genvla.sim.host import Host, observation_arrays
 
+        make = Host if host is None else host
         super().__init__(num_envs, sim.max_chunks, groups)
         specification = observation_arrays(num_envs, sim.image_size)
         self._storage = {name: np.zeros(shape, dtype) for name, (shape, dtype) in specification.items()}
         self._hosts = [
-            Host(scenes, sim, {name: array[slots.start : slots.stop] for name, array in self._storage.items()}, render_device)
+            make(scenes, sim, {name: array[slots.start : slots.stop] for name, array in self._storage.items()}, render_device)
             for slots in self.groups
         ]
         self._plans: dict[int, Sequence[EpisodeSpec | None]] = {}

@@ -5,13 +5,18 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from genvla.errors import UserError
 from genvla.sim import SimConfig, VectorEnv, make_vector_env, scenes_of
+from genvla.sim.batch_host import BatchHost
+from genvla.sim.vector import LocalVectorEnv
 from genvla.types import EpisodeSpec, Observation
 from scenegen.loader import UserError as SceneError
 
@@ -23,9 +28,17 @@ BACK_ENDS = {
     "processes": {"workers": 2},
     "local in groups": {"workers": 0, "groups": 2},
     "processes in groups": {"workers": 2, "groups": 2},
+    "batches of one": {"host": partial(BatchHost, device="cpu")},
+    "a batch on the GPU": {"workers": 0, "physics": "gpu"},
     "pictures by the GPU": {"workers": 2, "groups": 2, "render_device": "cuda"},
 }
 """Every back end, by name: the settings of make_vector_env. All pass the same tests."""
+
+
+def back_end(scenes: Path, sim: SimConfig, num: int, settings: dict[str, Any]) -> VectorEnv:
+    """Batches of one, which the CPU simulates, are for these tests alone."""
+    make = LocalVectorEnv if "host" in settings else make_vector_env
+    return make(scenes, sim, num, **settings)
 
 
 @pytest.fixture(
@@ -33,7 +46,7 @@ BACK_ENDS = {
     params=[pytest.param(name, marks=[pytest.mark.gpu] if "GPU" in name else []) for name in BACK_ENDS],
 )
 def env(request: pytest.FixtureRequest, scenes: Path, sim: SimConfig) -> Iterator[VectorEnv]:
-    with make_vector_env(scenes, sim, NUM, **BACK_ENDS[request.param]) as vector_env:  # type: ignore[arg-type]
+    with back_end(scenes, sim, NUM, BACK_ENDS[request.param]) as vector_env:
         yield vector_env
 
 
@@ -197,6 +210,14 @@ def test_steps_under_way_are_abandoned_by_a_reset(env: VectorEnv, ids: list[str]
     env.receive(last)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
+def test_physics_on_a_gpu_that_is_not_there(scenes: Path, sim: SimConfig) -> None:
+    with pytest.raises(UserError, match="physics: gpu found, and no GPU that torch can use; cpu wanted"):
+        make_vector_env(scenes, sim, NUM, 0, physics="gpu")
+    with pytest.raises(UserError, match="physics: gpu found with 2 workers and 1 groups, want 0 and 1"):
+        make_vector_env(scenes, sim, NUM, 2, physics="gpu")
+
+
 def test_timings_are_told_by_phase(env: VectorEnv, ids: list[str]) -> None:
     env.read_timings()
     env.reset(lambda slot, k: EpisodeSpec(ids[0], k))
@@ -207,15 +228,15 @@ def test_timings_are_told_by_phase(env: VectorEnv, ids: list[str]) -> None:
 
 
 def test_back_ends_agree(scenes: Path, sim: SimConfig, ids: list[str]) -> None:
-    def run(**settings: int) -> Observation:
-        with make_vector_env(scenes, sim, NUM, **settings) as vector_env:
+    def run(**settings: Any) -> Observation:
+        with back_end(scenes, sim, NUM, settings) as vector_env:
             vector_env.reset(lambda slot, k: EpisodeSpec(ids[slot % 3], slot))
             for t in range(3):
                 observation = vector_env.step(wave(t)).observation
         return observation
 
     one = run(workers=0)
-    for two in (run(workers=2), run(workers=0, groups=2)):
+    for two in (run(workers=2), run(workers=0, groups=2), run(**BACK_ENDS["batches of one"])):
         # the inverse kinematics' last bits depend on how many are solved together
         assert torch.allclose(one.proprio, two.proprio, atol=1e-5) and torch.allclose(one.privileged, two.privileged, atol=1e-4)
         assert (one.images.float() - two.images.float()).abs().mean() < 0.1
