@@ -146,7 +146,13 @@ class RolloutDataModule(LightningDataModule):
         self._decisions: Decisions | None = None
 
     def distribute(self, device: torch.device, rank: int, world_size: int, all_sum: Callable[[Tensor], Tensor]) -> None:
-        """Where this process stands among those that train together, and how they add up a tensor. Before `setup`."""
+        """Where this process stands among those that train together, and how they add up a tensor. Before `setup`.
+
+        Raises:
+            UserError: physics are to run on a GPU, and the policy runs on none.
+        """
+        if self.physics == "gpu" and device.type != "cuda":
+            raise UserError(f"data.physics: gpu found with the policy on the {device.type}, cpu wanted, or a GPU for both")
         self.device, self.rank, self.world_size, self.all_sum = device, rank, world_size, all_sum
 
     def scene_ids(self) -> list[str]:

@@ -116,6 +116,7 @@ def fit(
         hardware.prepare(policy, data.batch_sizes())
         scenes = data.scene_ids()
         data.check_scenes()
+        data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
         folder = run_folder(fabric, run_dir or Path(f"runs/fit-seed{seed}"), resume)
         checkpoints = Checkpoints(folder / "checkpoints", training.keep_checkpoints, data.sim)
         if fabric.is_global_zero:
@@ -125,7 +126,6 @@ def fit(
             console.print(parameter_table(parameters, finetuning))
 
         with tracked(fabric, folder, tracking, {"seed": seed, "kind": "fit"}) as tracker:
-            data.distribute(fabric.device, fabric.global_rank, fabric.world_size, adder(fabric))
             data.interrupted = stop
             data.setup()
             try:

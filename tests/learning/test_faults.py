@@ -144,3 +144,10 @@ def test_lost_episodes_are_counted() -> None:
 def test_wrong_settings_are_named(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"data.{name}: {value}"):
         RolloutDataModule(Path("x"), num_envs=8, **{name: value})  # type: ignore[arg-type]
+
+
+def test_physics_on_a_gpu_want_the_policy_there() -> None:
+    data = RolloutDataModule(Path("x"), num_envs=8, physics="gpu")
+    assert data.workers == 0
+    with pytest.raises(UserError, match="data.physics: gpu found with the policy on the cpu"):
+        data.distribute(torch.device("cpu"), 0, 1, lambda tensor: tensor)
