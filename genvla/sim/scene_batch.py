@@ -21,7 +21,7 @@ from mani_skill.utils.structs.pose import Pose
 
 from genvla.robots import wx250s
 from genvla.seeding import derive_seed
-from genvla.sim.cameras import looking_at, picture
+from genvla.sim.cameras import picture
 from genvla.sim.config import SimConfig
 from genvla.sim.randomization import draw_episode, usable_placements
 from genvla.sim.scene_env import VIEW_SIZE, SceneEnv, TaskState
@@ -116,15 +116,6 @@ class SceneBatch(SceneEnv):
             builder.set_scene_idxs([place])
             things.append(builder.build(f"{item.id} {place}"))
         return things
-
-    def _load_lighting(self, options: dict) -> None:
-        self.scene.set_ambient_light([0.3, 0.3, 0.3])
-        self._suns = [
-            scene.add_directional_light(
-                [0.4, 0.5, -1.0], [1.0, 1.0, 1.0], shadow=self.enable_shadow, shadow_scale=1.0, shadow_map_size=1024
-            )
-            for scene in self.scene.sub_scenes
-        ]
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         for place in env_idx.tolist():
@@ -242,8 +233,7 @@ class SceneBatch(SceneEnv):
         scene = self.scene.sub_scenes[place]
         if place not in self._views:
             self._views[place] = scene.add_camera("view", VIEW_SIZE, VIEW_SIZE, 0.8, 0.01, 10.0)
-            pose = looking_at(np.array([0.75, -0.45, 0.5]), np.array([0.22, 0.0, 0.05]))
-            self._views[place].set_local_pose(self._nominal_base(self.layouts[place]) * pose)
+            self._views[place].set_local_pose(self._view_pose(self.layouts[place]))
         if self.gpu_sim_enabled:
             self.scene.px.sync_poses_gpu_to_cpu()
         scene.update_render()

@@ -164,7 +164,14 @@ class SceneEnv(BaseEnv, TaskState):
             return []
         return [
             CameraConfig(
-                "render_camera", self._view_pose(), VIEW_SIZE, VIEW_SIZE, fov=0.8, near=0.01, far=10.0, shader_pack="default"
+                "render_camera",
+                self._view_pose(self.layout),
+                VIEW_SIZE,
+                VIEW_SIZE,
+                fov=0.8,
+                near=0.01,
+                far=10.0,
+                shader_pack="default",
             )
         ]
 
@@ -229,9 +236,12 @@ class SceneEnv(BaseEnv, TaskState):
 
     def _load_lighting(self, options: dict) -> None:
         self.scene.set_ambient_light([0.3, 0.3, 0.3])
-        self._sun = self.scene.sub_scenes[0].add_directional_light(
-            [0.4, 0.5, -1.0], [1.0, 1.0, 1.0], shadow=self.enable_shadow, shadow_scale=1.0, shadow_map_size=1024
-        )
+        self._suns = [
+            scene.add_directional_light(
+                [0.4, 0.5, -1.0], [1.0, 1.0, 1.0], shadow=self.enable_shadow, shadow_scale=1.0, shadow_map_size=1024
+            )
+            for scene in self.scene.sub_scenes
+        ]
 
     def _initialize_episode(self, env_idx: torch.Tensor, options: dict) -> None:
         self.begin(int(self._episode_seed[0]))
@@ -263,7 +273,7 @@ class SceneEnv(BaseEnv, TaskState):
         robot.set_qf(np.zeros_like(qpos))
         self.drive(qpos)
         self.scene.sub_scenes[0].set_ambient_light(draw.ambient_light)
-        self._sun.set_color([draw.directional_light] * 3)
+        self._suns[0].set_color([draw.directional_light] * 3)
         self._camera().set_local_pose(self._nominal_camera(self.layout, draw.camera_offset))
 
     def _renew_physics(self) -> None:
@@ -317,7 +327,7 @@ class SceneEnv(BaseEnv, TaskState):
         scene = self.scene.sub_scenes[0]
         if self._view is None:
             self._view = scene.add_camera("view", VIEW_SIZE, VIEW_SIZE, 0.8, 0.01, 10.0)
-            self._view.set_local_pose(self._view_pose())
+            self._view.set_local_pose(self._view_pose(self.layout))
         scene.update_render()
         return picture(self._view)
 
@@ -346,5 +356,5 @@ class SceneEnv(BaseEnv, TaskState):
         pose = looking_at(np.array(camera.position), np.array(camera.look_at))
         return self._nominal_base(layout) * sapien.Pose(pose.p + offset, pose.q)
 
-    def _view_pose(self) -> sapien.Pose:
-        return self._nominal_base(self.layout) * looking_at(np.array([0.75, -0.45, 0.5]), np.array([0.22, 0.0, 0.05]))
+    def _view_pose(self, layout: Scene) -> sapien.Pose:
+        return self._nominal_base(layout) * looking_at(np.array([0.75, -0.45, 0.5]), np.array([0.22, 0.0, 0.05]))
