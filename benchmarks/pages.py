@@ -63,9 +63,16 @@ def machine(result: dict[str, Any]) -> str:
     """What a run was made on, and whether it had it to itself."""
     found = result["machine"]
     where = found["gpu"] or f"{found['cpu']}, {found['threads']} of {found['cores']} cores"
-    loads = [load[0] for load in (found["load_average"], result["load_average_after"]) if load is not None]
-    text = f"{where}; torch {found['torch']}; load average before and after {' and '.join(f'{load:g}' for load in loads)}.\n"
-    if max(loads, default=0) > found["threads"] + 0.5 and found["gpu"] is None:
+    others = result.get("other_work")
+    if others is None:  # measured before that was: load averages, which count the benchmark itself
+        loads = [load[0] for load in (found["load_average"], result["load_average_after"]) if load is not None]
+        busy = max(loads, default=0) > found["threads"] + 0.5 and found["gpu"] is None
+        meanwhile = f"load average before and after {' and '.join(f'{load:g}' for load in loads)}"
+    else:
+        busy = others > 0.1 * found["cores"] and found["gpu"] is None
+        meanwhile = f"other programs took {others:.2f} cores meanwhile"
+    text = f"{where}; torch {found['torch']}; {meanwhile}.\n"
+    if busy:
         text += "\n**The machine was busy with other work: times are too long, ratios within the run are what to read.**\n"
     return text
 

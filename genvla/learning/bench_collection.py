@@ -27,7 +27,7 @@ from genvla.learning.module import PPOFlowModule
 from genvla.learning.rollouts import RolloutCollector
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.flow_policy import FlowPolicy, PolicyOutput
-from genvla.policy.measuring import Rows, counted, device_of, machine, print_table, whole_numbers, write_json
+from genvla.policy.measuring import OtherWork, Rows, counted, device_of, machine, print_table, whole_numbers, write_json
 from genvla.policy.processor import PolicyInputs
 from genvla.sim import SimConfig, VectorEnv, make_vector_env, scenes_of
 from genvla.sim.vector import Schedule
@@ -95,6 +95,7 @@ def bench_collection(
     keep_freed_memory()  # as training does
     if threads is not None:
         torch.set_num_threads(threads)
+    other_work = OtherWork()
     simulating = workers if threads is None and target.type == "cpu" else 0
     result: dict[str, Any] = {
         "envs": num_envs,
@@ -121,7 +122,7 @@ def bench_collection(
                 ways = _gymnasium_ways(stack, scenes, replace(sim, image_size=224), envs, chunks)
             seconds = _in_turns(ways, turns, name)
         result["rows"].append(_compared(name, envs * played * CHUNK_SIZE, seconds))
-    result["load_average_after"] = machine(target)["load_average"]
+    result["other_work"] = other_work.cores()
     print_table(collection_rows(result), "Collection, median of the rounds")
     write_json(output, result)
     return result

@@ -21,7 +21,17 @@ from genvla.learning.rollouts import Decisions
 from genvla.learning.runs import HardwareConfig
 from genvla.policy.finetuning import VARIANTS, Finetuning, apply_finetuning
 from genvla.policy.flops import update_flops
-from genvla.policy.measuring import Rows, counted, machine, peak_flops, print_table, synchronise, whole_numbers, write_json
+from genvla.policy.measuring import (
+    OtherWork,
+    Rows,
+    counted,
+    machine,
+    peak_flops,
+    print_table,
+    synchronise,
+    whole_numbers,
+    write_json,
+)
 from genvla.policy.memory import CONTEXT, GIB, MARGIN, Precision, gpu_memory, plan_update
 from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.synthetic import fresh_policy, preset, random_inputs
@@ -91,6 +101,7 @@ def time_updates(
 ) -> dict[str, Any]:
     """Runs every variant with every micro-batch. One is there at a time: on a GPU two might not fit."""
     device, precision = hardware.fabric().device, hardware.precision
+    other_work = OtherWork()
     peak, source = peak_flops(device, torch.float32 if precision == "32-true" else torch.bfloat16)
     result: dict[str, Any] = {
         "model": name,
@@ -119,7 +130,7 @@ def time_updates(
                     "utilisation": flops * size / middle / peak,
                 }
             )
-    result["load_average_after"] = machine(device)["load_average"]
+    result["other_work"] = other_work.cores()
     title = f"{name}, {precision}, {'with' if hardware.activation_checkpointing else 'without'} activation checkpointing"
     print_table(update_rows(result), title)
     Console().print(update_note(result), soft_wrap=True)

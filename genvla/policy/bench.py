@@ -17,7 +17,17 @@ from genvla.errors import UserError
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.flops import forward_flops
 from genvla.policy.flow_policy import FlowPolicy
-from genvla.policy.measuring import Rows, counted, device_of, machine, print_table, synchronise, whole_numbers, write_json
+from genvla.policy.measuring import (
+    OtherWork,
+    Rows,
+    counted,
+    device_of,
+    machine,
+    print_table,
+    synchronise,
+    whole_numbers,
+    write_json,
+)
 from genvla.policy.pi0 import Pi0
 from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.synthetic import fresh_policy, preset, random_chain, random_inputs
@@ -81,7 +91,7 @@ def bench_policy(
     if reference:
         pair, difference = reference_pair(policy.model_config, batch, cameras, target, getattr(torch, dtype))
         timed |= pair
-    before = machine(target)
+    other_work = OtherWork()
     times = in_turns(timed, rounds, target)
     result = {
         "model": model if checkpoint is None else str(checkpoint),
@@ -92,8 +102,8 @@ def bench_policy(
         "cameras": cameras,
         "dtype": dtype,
         "compile": compile,
-        "machine": before,
-        "load_average_after": machine(target)["load_average"],
+        "machine": machine(target),
+        "other_work": other_work.cores(),
         "milliseconds": times,
         "summary": {name: summary(values) for name, values in times.items()},
     }

@@ -6,10 +6,12 @@ import json
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import psutil
 import torch
 from rich import box
 from rich.console import Console
@@ -33,7 +35,7 @@ PEAK_TFLOPS = {
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What a measurement is made on, in words, and how busy it is already."""
+    """What a measurement is made on, in words."""
     model = "unknown"
     if (info := Path("/proc/cpuinfo")).exists():
         names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
@@ -42,10 +44,33 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cpu": model,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "load_average": [round(value, 1) for value in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "torch": torch.__version__,
     }
+
+
+class OtherWork:
+    """What other programs compute while this process and its children measure. Load averages cannot tell: they count both."""
+
+    def __init__(self) -> None:
+        self._start, self._seconds = perf_counter(), self._others()
+
+    def cores(self) -> float:
+        """How many cores others kept busy since this object was made, on average."""
+        return max(0.0, (self._others() - self._seconds) / (perf_counter() - self._start))
+
+    @staticmethod
+    def _others() -> float:
+        """CPU seconds of all programs since the machine started, less our own."""
+        everything = psutil.cpu_times()
+        busy = sum(everything) - everything.idle - getattr(everything, "iowait", 0.0)
+        busy -= getattr(everything, "guest", 0.0) + getattr(everything, "guest_nice", 0.0)  # counted in user and nice already
+        ours = 0.0
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                ours += sum(process.cpu_times()[:4])  # user, system, and those of children that have ended
+        return busy - ours
 
 
 def device_of(name: str) -> torch.device:

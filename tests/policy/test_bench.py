@@ -1,8 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
 
+import psutil
 import pytest
 import torch
 
@@ -10,7 +16,7 @@ from genvla.cli import main
 from genvla.errors import UserError
 from genvla.policy.bench import bench_policy, decisions, in_turns, reference_pair, speed_ratio, summary
 from genvla.policy.checkpoints import save_policy
-from genvla.policy.measuring import device_of, whole_numbers
+from genvla.policy.measuring import OtherWork, device_of, whole_numbers
 from genvla.policy.synthetic import fresh_policy, preset
 from tests.policy.variants import REAL_LAYOUT
 
@@ -101,3 +107,27 @@ def test_lists_of_numbers() -> None:
 def test_presets_and_devices() -> None:
     assert preset("mid").vision.tokens == 256
     assert device_of("cpu").type == "cpu"
+
+
+def test_our_own_work_is_not_that_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which others keep one core and a half busy, beside this process and a child of it."""
+
+    class Times(NamedTuple):
+        user: float
+        idle: float = 1e9
+
+    def of_all() -> Times:
+        family = [psutil.Process(), *psutil.Process().children()]
+        return Times(sum(sum(process.cpu_times()[:4]) for process in family) + 1.5 * perf_counter())
+
+    monkeypatch.setattr(psutil, "cpu_times", of_all)
+    other_work = OtherWork()
+    burn = "from time import process_time\nwhile process_time() < 0.4: pass\ninput()"
+    child = subprocess.Popen([sys.executable, "-c", burn], stdin=subprocess.PIPE)
+    start = os.times().user
+    while os.times().user < start + 0.4:
+        pass
+    alive = other_work.cores()
+    child.communicate(b"\n")
+    assert alive == pytest.approx(1.5, abs=0.1)
+    assert other_work.cores() == pytest.approx(1.5, abs=0.1)
