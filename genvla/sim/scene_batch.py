@@ -20,10 +20,9 @@ from mani_skill.utils.structs.actor import Actor
 from mani_skill.utils.structs.pose import Pose
 
 from genvla.robots import wx250s
-from genvla.seeding import derive_seed
 from genvla.sim.cameras import picture
 from genvla.sim.config import SimConfig
-from genvla.sim.randomization import draw_episode, usable_placements
+from genvla.sim.randomization import usable_placements
 from genvla.sim.scene_env import VIEW_SIZE, SceneEnv, TaskState
 from genvla.sim.success import CONTACT_FORCE, Touches
 from scenegen.loader import Scene
@@ -131,25 +130,20 @@ class SceneBatch(SceneEnv):
 
     def begin_in(self, place: int, seed: int) -> None:
         """Starts the episode with this seed in one sub-scene, as SceneEnv.begin does; the others stay as they are."""
-        layout = self.layouts[place]
-        draw = draw_episode(self.sim.randomization, self._placed[place], derive_seed("episode", seed))
-        poses = layout.poses[draw.placement]
-        qpos = wx250s.REST_QPOS.clone().float()
-        qpos[:6] += torch.from_numpy(draw.joint_offset)
-        base = self._nominal_base(layout)
-        camera = self._nominal_camera(layout, draw.camera_offset)
+        start = self._start(self.layouts[place], self._placed[place], seed)
+        qpos = torch.from_numpy(start.qpos)
         self.restore(
             place,
             Snapshot(
-                things=torch.from_numpy(np.asarray(poses, dtype=np.float32)),
-                velocities=torch.zeros(len(poses), 6),
-                root=_row(sapien.Pose(base.p + [0, 0, draw.base_height_offset], base.q)),
+                things=torch.from_numpy(np.asarray(start.poses, dtype=np.float32)),
+                velocities=torch.zeros(len(start.poses), 6),
+                root=_row(start.base),
                 qpos=qpos,
                 qvel=torch.zeros_like(qpos),
                 targets=qpos,
-                camera=_row(camera),
-                ambient=draw.ambient_light,
-                sun=np.full(3, draw.directional_light),
+                camera=_row(start.camera),
+                ambient=start.ambient,
+                sun=start.sun,
             ),
         )
 

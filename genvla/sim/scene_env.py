@@ -9,6 +9,7 @@ tests hold the two ways together.
 from __future__ import annotations
 
 import abc
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,19 @@ def load_scene_of(scenes: Path | str | None, scene_id: str | None) -> Scene:
         raise UserError("SceneEnv: scenes: nothing found, the folder of a scene set wanted")
     scene_set = load_scene_set(scenes)
     return scene_set.load(scene_id or scene_set.ids()[0])
+
+
+@dataclass(frozen=True)
+class Start:
+    """How an episode of a scene begins, in the world: poses [k, 7] of its things, joint positions [8], robot and camera, the
+    ambient light's colour and the sun's."""
+
+    poses: np.ndarray
+    qpos: np.ndarray
+    base: sapien.Pose
+    camera: sapien.Pose
+    ambient: np.ndarray
+    sun: np.ndarray
 
 
 class TaskState(abc.ABC):
@@ -258,23 +272,35 @@ class SceneEnv(BaseEnv, TaskState):
     def begin(self, seed: int) -> None:
         """Starts the episode with this seed: settled objects, robot, camera and light drawn; nothing is simulated."""
         self._renew_physics()
-        draw = draw_episode(self.sim.randomization, self._placements, derive_seed("episode", seed))
+        start = self._start(self.layout, self._placements, seed)
         zero = np.zeros(3, dtype=np.float32)
-        for entity, body, pose in zip(self.objects, self._bodies, self.layout.poses[draw.placement], strict=True):
+        for entity, body, pose in zip(self.objects, self._bodies, start.poses, strict=True):
             entity.set_pose(sapien.Pose(pose[:3], pose[3:]))
             body.set_linear_velocity(zero)
             body.set_angular_velocity(zero)
-        robot, qpos = self.agent.articulation, wx250s.REST_QPOS.numpy().astype(np.float32)
+        robot = self.agent.articulation
+        robot.set_root_pose(start.base)
+        robot.set_qpos(start.qpos)
+        robot.set_qvel(np.zeros_like(start.qpos))
+        robot.set_qf(np.zeros_like(start.qpos))
+        self.drive(start.qpos)
+        self.scene.sub_scenes[0].set_ambient_light(start.ambient)
+        self._suns[0].set_color(start.sun)
+        self._camera().set_local_pose(start.camera)
+
+    def _start(self, layout: Scene, placements: np.ndarray, seed: int) -> Start:
+        """Of the episode with this seed, of a scene whose usable placements are these."""
+        draw = draw_episode(self.sim.randomization, placements, derive_seed("episode", seed))
+        base, qpos = self._nominal_base(layout), wx250s.REST_QPOS.numpy().astype(np.float32)
         qpos[:6] += draw.joint_offset
-        base = self._nominal_base(self.layout)
-        robot.set_root_pose(sapien.Pose(base.p + [0, 0, draw.base_height_offset], base.q))
-        robot.set_qpos(qpos)
-        robot.set_qvel(np.zeros_like(qpos))
-        robot.set_qf(np.zeros_like(qpos))
-        self.drive(qpos)
-        self.scene.sub_scenes[0].set_ambient_light(draw.ambient_light)
-        self._suns[0].set_color([draw.directional_light] * 3)
-        self._camera().set_local_pose(self._nominal_camera(self.layout, draw.camera_offset))
+        return Start(
+            poses=layout.poses[draw.placement],
+            qpos=qpos,
+            base=sapien.Pose(base.p + [0, 0, draw.base_height_offset], base.q),
+            camera=self._nominal_camera(layout, draw.camera_offset),
+            ambient=draw.ambient_light,
+            sun=np.full(3, draw.directional_light),
+        )
 
     def _renew_physics(self) -> None:
         """Moves every body into a new, empty physics engine, in 0.4 ms.
