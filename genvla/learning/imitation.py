@@ -39,6 +39,8 @@ class ImitationModule(PolicyModule):
         grounding_weight: weight of the grounding loss.
         sight_iterations: iterations at the beginning that train the grounding loss alone: first the eye, then the hand.
             The learning rates go through their schedule once for each.
+        hand_lr_factor: of the learning rates after the sight iterations: at the full rate the hand's first hundreds of updates
+            cost the eye what it had learnt last.
         policy_lr: learning rate of everything but the heads.
         head_lr: learning rate of the heads.
         weight_decay: AdamW's, on weight matrices only.
@@ -55,6 +57,7 @@ class ImitationModule(PolicyModule):
         *,
         grounding_weight: float = 1.0,
         sight_iterations: int = 0,
+        hand_lr_factor: float = 1.0,
         policy_lr: float = 1e-3,
         head_lr: float = 1e-3,
         weight_decay: float = 0.0,
@@ -76,8 +79,11 @@ class ImitationModule(PolicyModule):
         )
         if sight_iterations and policy.grounding_head is None:
             raise UserError(f"module.sight_iterations: {sight_iterations} found, 0 wanted for a policy without a grounding head")
+        if hand_lr_factor <= 0:
+            raise UserError(f"module.hand_lr_factor: {hand_lr_factor} found, more than 0 wanted")
         self.grounding_weight = grounding_weight
         self.sight_iterations = sight_iterations
+        self.hand_lr_factor = hand_lr_factor
         self.seed = seed
         self._generator: torch.Generator | None = None
 
@@ -89,7 +95,11 @@ class ImitationModule(PolicyModule):
         self._generator = torch.Generator(next(self.policy.parameters()).device).manual_seed(seed)
         rates = super().start_iteration(iteration - first, None if last is None else last - first, optimizer)
         self.iteration = iteration
-        return rates
+        if iteration < self.sight_iterations:
+            return rates
+        for group in optimizer.param_groups:
+            group["lr"] *= self.hand_lr_factor
+        return {name: self.hand_lr_factor * rate for name, rate in rates.items()}
 
     def training_step(self, batch: Samples, batch_idx: int = 0) -> dict[str, Tensor]:
         """Loss and metrics of a minibatch, as {"loss": ..., metric: ...}."""

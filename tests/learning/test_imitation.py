@@ -165,11 +165,20 @@ def test_the_learning_rates_start_again_for_the_hand() -> None:
     def rates(iterations: range, total: int, **settings: Any) -> list[float]:
         module = ImitationModule(small_policy(grounding=True), policy_lr=1.0, lr_warmup_iterations=1, **settings)
         optimizer = module.configure_optimizers()
-        return [module.start_iteration(i, total, optimizer)["lr_policy"] for i in iterations]
+        said = [module.start_iteration(i, total, optimizer)["lr_policy"] for i in iterations]
+        assert said[-1] == optimizer.param_groups[0]["lr"]
+        return said
 
     alone = rates(range(4), 4), rates(range(3), 3)
     assert rates(range(7), 7, sight_iterations=4) == [*alone[0], *alone[1]]
     assert len({*alone[0]}) == 4
+    slower = rates(range(7), 7, sight_iterations=4, hand_lr_factor=0.5)
+    assert slower == [*alone[0], *(rate / 2 for rate in alone[1])]
+
+
+def test_a_hand_learns_at_some_rate() -> None:
+    with pytest.raises(UserError, match=r"module.hand_lr_factor: 0 found, more than 0 wanted"):
+        ImitationModule(small_policy(grounding=True), hand_lr_factor=0)
 
 
 def test_without_an_eye_to_train_there_is_no_first_the_eye() -> None:
