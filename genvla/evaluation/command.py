@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genvla.errors import UserError
-from genvla.sim.config import SimConfig, load_sim
+from genvla.sim.config import SimConfig, load_sim, unlike_training
 
 if TYPE_CHECKING:
     from lightning import Fabric
@@ -112,6 +112,8 @@ def evaluate_command(
         versions=versions(),
     )
     console = Console(quiet=rank > 0)
+    if told := unlike_training(sim, checkpoint):
+        console.print(told, soft_wrap=True)
     with make_vector_env(scenes, sim, min(num_envs, -(-len(specs) // world_size)), workers) as env:
         journal = Journal(output, as_run(protocol, policy, env, terminate_on_success), rank)
         with closing(journal):

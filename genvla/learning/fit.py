@@ -46,6 +46,7 @@ from genvla.learning.validation import (
 from genvla.policy.checkpoints import load_policy
 from genvla.policy.finetuning import Finetuning, apply_finetuning, count_parameters
 from genvla.policy.flow_policy import FlowPolicy
+from genvla.sim.config import unlike_training
 from genvla.types import PROPRIO_DIM, Observation
 
 ARTIFACTS = (
@@ -123,6 +124,8 @@ def fit(
             describe_run(folder, settings, scenes)
             write_atomically(folder / "parameters.json", json.dumps(parameters, indent=2) + "\n")
             console.print(f"run: {folder}", soft_wrap=True)
+            if told := unlike_training(data.sim, checkpoint):
+                console.print(told, soft_wrap=True)
             console.print(parameter_table(parameters, finetuning))
 
         with tracked(fabric, folder, tracking, {"seed": seed, "kind": "fit"}) as tracker:

@@ -79,7 +79,7 @@ class ImitationModule(PolicyModule):
         )
         if sight_iterations and policy.grounding_head is None:
             raise UserError(f"module.sight_iterations: {sight_iterations} found, 0 wanted for a policy without a grounding head")
-        if hand_lr_factor <= 0:
+        if not hand_lr_factor > 0:
             raise UserError(f"module.hand_lr_factor: {hand_lr_factor} found, more than 0 wanted")
         self.grounding_weight = grounding_weight
         self.sight_iterations = sight_iterations

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -160,3 +161,19 @@ def load_sim(folder: Path) -> SimConfig | None:
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}") from None
+
+
+def unlike_training(sim: SimConfig, folder: Path) -> str | None:
+    """A line that tells where a set-up differs from the one kept in a policy's folder; None if it does not, or none is kept."""
+    trained = load_sim(folder)
+    if trained is None or trained == sim:
+        return None
+    return f"set-up: unlike that of {folder}: {'; '.join(_changes(asdict(sim), asdict(trained)))}"
+
+
+def _changes(now: dict[str, Any], then: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in now.items():
+        if isinstance(value, dict):
+            yield from _changes(value, then[name], f"{prefix}{name}.")
+        elif value != then[name]:
+            yield f"{prefix}{name} {value} instead of {then[name]}"

@@ -177,8 +177,9 @@ def test_the_learning_rates_start_again_for_the_hand() -> None:
 
 
 def test_a_hand_learns_at_some_rate() -> None:
-    with pytest.raises(UserError, match=r"module.hand_lr_factor: 0 found, more than 0 wanted"):
-        ImitationModule(small_policy(grounding=True), hand_lr_factor=0)
+    for rate in (0.0, -1.0, float("nan")):
+        with pytest.raises(UserError, match=rf"module.hand_lr_factor: {rate} found, more than 0 wanted"):
+            ImitationModule(small_policy(grounding=True), hand_lr_factor=rate)
 
 
 def test_without_an_eye_to_train_there_is_no_first_the_eye() -> None:

@@ -1,18 +1,31 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from genvla.errors import UserError
-from genvla.sim.config import Camera, Gains, SimConfig, load_sim, save_sim
+from genvla.sim.config import Camera, Gains, SimConfig, load_sim, save_sim, unlike_training
 
 
 def test_a_set_up_survives_being_kept(tmp_path: Path, sim: SimConfig) -> None:
     assert load_sim(tmp_path) is None
     save_sim(sim, tmp_path)
     assert load_sim(tmp_path) == sim
+
+
+def test_another_set_up_than_in_training_is_told(tmp_path: Path, sim: SimConfig) -> None:
+    assert unlike_training(sim, tmp_path) is None, "no set-up is kept there"
+    save_sim(sim, tmp_path)
+    assert unlike_training(sim, tmp_path) is None
+    x, y, z = sim.camera.position
+    other = replace(sim, pad_friction=0.5, camera=replace(sim.camera, position=(x, y + 1, z)))
+    assert unlike_training(other, tmp_path) == (
+        f"set-up: unlike that of {tmp_path}: camera.position {(x, y + 1, z)} instead of {(x, y, z)}; "
+        f"pad_friction 0.5 instead of {sim.pad_friction}"
+    )
 
 
 def test_a_set_up_that_does_not_fit_is_refused(tmp_path: Path) -> None:
