@@ -81,7 +81,8 @@ def plot_curves(runs: Mapping[str, Path], output: Path, *, splits: Sequence[str]
     axes[0].set(xlabel="environment steps [thousands]", ylabel="success [%]", ylim=(0, 100))
     axes[1].set(xlabel="wall-clock time [min]", ylim=(0, 100))
     handles = axes[0].get_legend_handles_labels()[0]
-    axes[0].legend(handles=[*handles, *_meanings(splits)], loc="upper left", fontsize=9, frameon=False)
+    entries = [*handles, *_meanings(splits)]
+    figure.legend(handles=entries, loc="outside upper center", ncols=min(3, len(handles) + 1), fontsize=9, frameon=False)
     save_figure(figure, output)
 
 
