@@ -39,8 +39,8 @@ from tests.sim.conftest import scenes  # noqa: F401
 
 CHECKPOINT = Path(__file__).parents[2] / "checkpoints" / "cpu"
 ROTATION = 0.4
-"""The shipped policy turns the wrist by up to 0.35 rad a step, more than the safety layer allows by default. Records are equal to an
-evaluation's where it changes nothing."""
+"""The shipped policy turns the wrist by up to 0.35 rad a step, more than the safety layer allows by default; where that changes
+nothing, records are equal to an evaluation's."""
 SAFETY = on_twin(replace(SafetyConfig(), step=StepLimits(rotation=ROTATION)), SimConfig())
 
 
