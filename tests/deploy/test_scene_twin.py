@@ -296,8 +296,10 @@ def test_five_hertz_for_a_thousand_steps_in_real_time(
     short: SimConfig,
     specs: list[EpisodeSpec],
 ) -> None:
-    """Needs a machine that does nothing else. Twenty seconds an episode, as the paper's: a policy that goes on long after its task
-    is done wanders until the safety layer parks the arm."""
+    """Needs a machine that does nothing else.
+
+    In episodes of 20 s, as the paper's: a policy that goes on long after its task is done wanders until the arm is parked.
+    """
     twin = SceneTwin(scenes, replace(short, max_chunks=25), real_time=True)
     steps = missed = 0
     while steps < 1000:
