@@ -7,6 +7,7 @@ alone, so that workers, shards and interruptions change nothing.
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import queue
 import re
@@ -51,6 +52,9 @@ REPLACEMENTS = 5
 
 TASKS_PER_WORKER = 64
 """After which a process is replaced by a fresh one: simulators keep memory."""
+
+LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors of the file system that every other scene would meet as well."""
 
 T = TypeVar("T")
 
@@ -158,7 +162,7 @@ class Builder:
     def run(self) -> Iterator[Event]:
         """Build what is missing, yielding what happens as it happens and the summary last; then write the manifest.
 
-        Raises UserError when the output folder holds anything that this run would not make itself.
+        Raises UserError when the output folder holds anything that this run would not make itself, or cannot be written to.
         """
         started, summary = time.perf_counter(), BuildSummary()
         self._prepare()
@@ -280,7 +284,11 @@ class Builder:
             if hopeless:
                 self._stop.set()
         except OSError as error:
-            outcome.failed("worker", f"{error.filename}: {error.strerror}" if error.filename else str(error))
+            told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            if error.errno in LASTING:
+                self._stop.set()
+                raise UserError(f"output: {told}; the same command goes on once that is mended") from error
+            outcome.failed("worker", told)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._record(spec, attempt, outcome, usd, hopeless or attempt + 1 == self.plan.attempts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -202,6 +203,24 @@ def test_a_crash_or_a_hang_costs_one_scene(tmp_path):
     assert "exit code" in reasons[tasks[0]] and "longer than 15 s" in reasons[tasks[1]] and reasons[tasks[2]] == ""
     assert [scene.instruction for scene in load_scene_set(tmp_path / "set")] == [tasks[2]]
     assert [entry.name for entry in (tmp_path / "set/scenes").iterdir()] == ["s0002_put_the_lemon_on_the_plate"]
+
+
+class FullDisk(ProceduralEngine):
+    def generate(self, spec, seed, attempt, folder, feedback=()):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder / "visual.glb"))
+
+
+@dataclass(frozen=True)
+class FullDiskOptions(AssetOptions):
+    def engine(self) -> ChainEngine:
+        return ChainEngine([FullDisk()])
+
+
+def test_a_full_disk_ends_the_run_at_once(tmp_path):
+    plan = Plan(tmp_path / "set", ["put the lemon on the plate"] * 6, False, 0, "basic", (0, 0), 0.1, 4, attempts=3)
+    with pytest.raises(UserError, match=r"^output: \S+visual.glb: No space left on device; the same command goes on"):
+        list(Builder(plan, RulesDesigner(BASIC, (0, 0)), FullDiskOptions(), workers=1, timeout=60).run())
+    assert list((tmp_path / "set/scenes").iterdir()) == [] and not (tmp_path / "set" / BUILD_LOG).exists()
 
 
 class Fussy(RulesDesigner):
