@@ -17,6 +17,7 @@ POLICY = [*COMMON, "--rows", "policy,inference"]
 RUNS = {
     "collection_policy": [*POLICY, "--workers", "1"],
     "collection_shared": POLICY,
+    "collection_bf16": [*POLICY, "--precision", "bf16-mixed", "--compile", "default"],
     "collection_workers": [*COMMON, "--rows", "workers"],
     "collection_scenes": [*COMMON, "--rows", "scenes"],
     "collection_gymnasium": [*COMMON, "--rows", "gymnasium", "--chunks", "49", "--rounds", "7"],

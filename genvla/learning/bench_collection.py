@@ -7,14 +7,14 @@ for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
 from math import gcd
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -56,6 +56,8 @@ def bench_collection(
     many: int = 100,
     rows: str = ",".join(WANTED),
     device: str = "auto",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    compile: Literal["default", "reduce-overhead"] | None = None,
     threads: int | None = None,
     output: Path | None = None,
 ) -> dict[str, Any]:
@@ -80,6 +82,8 @@ def bench_collection(
         many: scenes of "scenes".
         rows: what to compare, as in policy,workers.
         device: what the policy computes on: auto, cpu or cuda.
+        precision: of the policy's arithmetic, as hardware.precision of fit.
+        compile: compile the policy in this mode of torch.compile, as hardware.compile of fit.
         threads: of the policy's arithmetic on the CPU; null for torch's choice.
         output: JSON file for all times.
     """
@@ -102,6 +106,8 @@ def bench_collection(
         "workers": workers,
         "groups": groups,
         "chunks": chunks,
+        "precision": precision,
+        "compile": compile,
         "machine": machine(target),
         "rows": [],
     }
@@ -111,7 +117,11 @@ def bench_collection(
             if name in ("policy", "inference"):
                 stack.enter_context(threads_beside(simulating))
                 env = _env(stack, scenes, sim, num_envs, workers, groups)
-                ways = _policy_ways(env, _counted(scenes, 1), chunks, checkpoint, target, still=name == "policy")
+                stack.enter_context(torch.autocast(target.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext())
+                policy = load_policy(checkpoint)
+                if compile is not None:
+                    policy.pi0.compile_functions(mode=compile)
+                ways = _policy_ways(env, _counted(scenes, 1), chunks, policy, target, still=name == "policy")
             elif name == "workers":
                 ways = _worker_ways(stack, scenes, sim, num_envs, chunks)
             elif name == "scenes":
@@ -226,10 +236,10 @@ class _Remembering(PPOFlowModule):
 
 
 def _policy_ways(
-    env: VectorEnv, ids: Sequence[str], chunks: int, checkpoint: Path, device: torch.device, *, still: bool
+    env: VectorEnv, ids: Sequence[str], chunks: int, policy: FlowPolicy, device: torch.device, *, still: bool
 ) -> dict[str, Way]:
     """Collection beside an arm that holds still, or else beside the same chunks once more."""
-    module = _Remembering(load_policy(checkpoint)).to(device)
+    module = _Remembering(policy).to(device)
     collector = RolloutCollector(env, SceneAssignment(ids, env.num_envs), chunks, 0, device)
     iteration = -1
 

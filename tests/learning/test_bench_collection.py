@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+import torch
 
 from genvla.cli import main
 from genvla.learning.bench_collection import SCENE_ENVS, collection_rows
@@ -38,6 +39,26 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bench(scenes: Path, checkpoint: Path, output: Path, *more: str) -> int:
     files = ["--scenes", str(scenes), "--checkpoint", str(checkpoint), "--sim", str(SIM), "--output", str(output)]
     return main(["bench", "collection", *files, *SMALL, *more])
+
+
+def test_the_policy_decides_in_the_precision_asked_for(
+    scenes: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: set[torch.dtype] = set()
+    linear = torch.nn.functional.linear
+
+    def watched(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        result = linear(x, weight, bias)
+        computed.add(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch.nn.functional, "linear", watched)
+    more = ["--rows", "inference", "--workers", "1"]
+    assert bench(scenes, checkpoint, tmp_path / "a.json", *more) == 0
+    assert computed == {torch.float32}
+    assert bench(scenes, checkpoint, tmp_path / "b.json", *more, "--precision", "bf16-mixed") == 0
+    assert torch.bfloat16 in computed
+    assert json.loads((tmp_path / "b.json").read_text())["precision"] == "bf16-mixed"
 
 
 @pytest.mark.parametrize("rows", ["policy,inference", pytest.param("workers,scenes,gymnasium", marks=pytest.mark.slow)])
