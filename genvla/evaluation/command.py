@@ -191,11 +191,11 @@ def _write(result: EvaluationResult, clips: list[Clip], output: Path) -> None:
     from genvla.evaluation.tables import markdown_table
     from genvla.evaluation.videos import by_outcome, write_strip, write_video
 
-    result.to_json(output / "results.json")
-    write_atomically(output / "results.md", markdown_table(result))
     if clips:
         write_video(by_outcome(clips, result), output / "episodes.mp4")
         write_strip(by_outcome(clips, result), output / "episodes.png")
+    write_atomically(output / "results.md", markdown_table(result))
+    result.to_json(output / "results.json")  # last: where it is, all is, which `genvla sweep` goes by
 
 
 def _launched(device: str, devices: int, num_nodes: int) -> Fabric:

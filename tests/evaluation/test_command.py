@@ -93,6 +93,22 @@ def test_an_interrupted_evaluation_ends_with_the_same_files(
         assert file.read_bytes() == (tmp_path / "whole" / file.name).read_bytes()
 
 
+def test_there_are_no_results_before_there_are_films(
+    checkpoint: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    options = {"episodes": 4, "num_envs": 2, "videos": 2, "integration_steps": 2}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("genvla.evaluation.videos.write_strip", stopped)
+        evaluate_command(checkpoint, scenes, output=tmp_path / "out", **options)
+    assert not (tmp_path / "out" / "results.json").exists()
+    evaluate_command(checkpoint, scenes, output=tmp_path / "out", **options)
+    written = {"results.json", "results.md", "episodes.mp4", "episodes.png"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == written
+
+
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=60), st.integers(0, 12))
 def test_films_show_successes_and_failures_of_different_scenes(outcomes: list[tuple[int, bool]], count: int) -> None:
     records = [
