@@ -20,6 +20,18 @@ def physical_cores() -> int:
     return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
 
 
+def keep_to_share_of_cores(part: int, parts: int) -> None:
+    """Has this thread, and the processes that it starts, use but the part-th of `parts` equal shares of this process's cores.
+
+    Two trainings on the same cores, each with threads for all of them, slow each other down sixfold: threads wait for one another
+    by turning round and round. Where cores cannot be chosen (macOS), nothing is done.
+    """
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        share = cores[part * len(cores) // parts : (part + 1) * len(cores) // parts]
+        os.sched_setaffinity(0, share or {cores[part % len(cores)]})
+
+
 def keep_freed_memory() -> None:
     """Has the C library keep what tensors free for the next ones; other libraries than glibc are left as they are.
 

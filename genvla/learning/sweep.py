@@ -71,7 +71,7 @@ def sweep(
         published: Numbers of others, to stand beside these.
         page: Markdown file to write for a documentation too, with figures and numbers in a folder of its name beside it. Where
             there is one already, what stands below its marked line is kept.
-        jobs: Cells that run at a time.
+        jobs: Cells that run at a time, each on its share of the CPU's cores.
         only: Run this cell alone, by name or number from 0, and compare nothing: for job arrays.
         dry_run: Show the cells and what they call, and run nothing.
         slurm: Write a Slurm array script with a task for each cell to this file, and run nothing.

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -70,8 +71,14 @@ class Cells:
 
     def run(self, jobs: int, only: Cell | None = None) -> dict[str, int]:
         """Runs all, `jobs` at a time, or one. Returns the exit codes of those that did not end well, by name."""
+        from genvla.learning.cpu import keep_to_share_of_cores
+
         chosen = list(self.cells) if only is None else [only]
-        with self._passing_on_sigterm(), ThreadPoolExecutor(jobs) as pool:
+        parts = count()
+        with (
+            self._passing_on_sigterm(),
+            ThreadPoolExecutor(jobs, initializer=lambda: keep_to_share_of_cores(next(parts), jobs)) as pool,
+        ):
             try:
                 if only is None and self.baseline is not None:
                     self._evaluate_baseline()

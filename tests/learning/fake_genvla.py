@@ -4,6 +4,7 @@ fake_genvla.py PREPARED fit|evaluate ...      PREPARED/plan.json says how the ca
 """
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ if "--print_config" in words:
         print("genvla: error: Unknown option: nonsense", file=sys.stderr)
         sys.exit(2)
     sys.exit(0)
+if hasattr(os, "sched_getaffinity"):
+    with (prepared / "cores").open("a") as cores:
+        cores.write(json.dumps(sorted(os.sched_getaffinity(0))) + "\n")
 with (prepared / "calls").open("a") as calls:
     calls.write(json.dumps([command, *words]) + "\n")
 if command == "evaluate":

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shlex
 import stat
 import subprocess
@@ -175,6 +176,20 @@ def test_a_failed_cell_is_told_and_tried_again_and_the_others_go_on(base: Path, 
     assert run(base) == 0
     again = calls(base)
     assert len(again) == 1 and "--resume" not in again[0] and again[0][-1].endswith("ratio_power_1.0-seed1")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not tell cores")
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_cells_that_run_at_a_time_share_the_cores(base: Path, jobs: int) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    assert run(base, jobs=jobs) == 0
+    shares = [json.loads(line) for line in (base / "prepared" / "cores").read_text().splitlines()]
+    assert len(shares) == 4 and sorted(os.sched_getaffinity(0)) == mine
+    assert {len(share) for share in shares} <= {max(1, len(mine) // jobs), -(-len(mine) // jobs)}
+    assert {core for share in shares for core in share} <= set(mine)
+    if jobs <= len(mine):  # no core in two shares
+        different = {tuple(share) for share in shares}
+        assert sum(map(len, different)) == len({core for share in different for core in share})
 
 
 @pytest.mark.parametrize(("ending", "code"), [(130, 130), (75, 75)])
