@@ -7,7 +7,7 @@ for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from math import gcd
@@ -117,7 +117,7 @@ def bench_collection(
             if name in ("policy", "inference"):
                 stack.enter_context(threads_beside(simulating))
                 env = _env(stack, scenes, sim, num_envs, workers, groups)
-                stack.enter_context(torch.autocast(target.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext())
+                stack.enter_context(torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16-mixed"))
                 policy = load_policy(checkpoint)
                 if compile is not None:
                     policy.pi0.compile_functions(mode=compile)

@@ -23,8 +23,8 @@ def physical_cores() -> int:
 def keep_to_share_of_cores(part: int, parts: int) -> None:
     """Has this thread, and the processes that it starts, use but the part-th of `parts` equal shares of this process's cores.
 
-    Two trainings on the same cores, each with threads for all of them, slow each other down sixfold: threads wait for one another
-    by turning round and round. Where cores cannot be chosen (macOS), nothing is done.
+    Two trainings on the same cores, each with threads for all of them, slow each other down (sixfold where one had the lower
+    priority): threads wait for one another by turning round and round. Where cores cannot be chosen (macOS), nothing is done.
     """
     if hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
