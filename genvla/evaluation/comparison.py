@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean, median
 from typing import Any
 
 from genvla.errors import UserError
+from genvla.evaluation.figures import PHASE_SECONDS, Rows
 from genvla.evaluation.results import EvaluationResult, Protocol
 from genvla.evaluation.sources import Run
 from genvla.evaluation.statistics import Interval, gap_interval, mcnemar, mean_interval, paired_interval, wilson_interval
@@ -17,6 +19,8 @@ OF_THE_POLICY = ("checkpoint_digest", "integration_steps")
 WITHOUT_EFFECT = ("split", "split_seed", "num_envs", "versions")
 """Fields of a protocol in which compared evaluations may differ: what the policy is, and what episodes do not follow from. The
 episodes themselves are compared one by one."""
+
+_PHASE = re.compile(PHASE_SECONDS.format(phase=r"(\w+)"))
 
 NOT_SHOWN = (
     *("seed", "run_dir", "resume", "config", "tracking.", "parameters."),
@@ -59,6 +63,21 @@ class Group:
         results = [run.after[suite] for run in self.runs if suite in run.after]
         times = [record.seconds for result in results for record in result.records if record.success_once]
         return mean_interval(times) if results else None
+
+    def phase_seconds(self) -> dict[str, float]:
+        """Seconds of a training iteration by phase, as logged: the median over a run's iterations, the mean over the runs. Empty
+        where a run has none, as an evaluation alone."""
+        runs = [_phase_seconds(run.rows) for run in self.runs]
+        return {phase: fmean(run[phase] for run in runs) for phase in runs[0] if all(phase in run for run in runs)}
+
+
+def _phase_seconds(rows: Rows) -> dict[str, float]:
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if found := _PHASE.fullmatch(key):
+                times.setdefault(found[1], []).append(value)
+    return {phase: median(values) for phase, values in times.items()}
 
 
 @dataclass(frozen=True)
@@ -122,6 +141,7 @@ class Comparison:
                 "runs": [run.name for run in group.runs],
                 "suites": suites,
                 "gap": None if gap is None else asdict(gap),
+                "iteration_seconds": group.phase_seconds(),
             }
         return {"reference": self.reference, "groups": groups, "settings": self.settings, "notes": list(self.notes)}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from genvla.evaluation.comparison import Comparison, Difference, Group
-from genvla.evaluation.overview import Published, beside, overview, overview_notes, share, signed
+from genvla.evaluation.overview import COST_NOTE, Published, beside, cost, overview, overview_notes, share, signed
 from genvla.evaluation.tables import number
 
 if TYPE_CHECKING:
@@ -83,14 +83,24 @@ def terminal_tables(comparison: Comparison) -> list[Table]:
             table.add_row(*(line[i] for i in used))
         tables.append(table)
     if len(comparison.suites) > 1:
-        head, rows = overview(comparison)
-        table = Table(title="success in %, 95 % intervals", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for i, name in enumerate(head):
-            table.add_column(name, justify="right" if i else "left", overflow="fold")
-        for line in rows:
-            table.add_row(*line)
-        tables.append(table)
+        tables.append(_terminal_table("success in %, 95 % intervals", *overview(comparison)))
+    head, rows = cost(comparison)
+    if rows:
+        tables.append(_terminal_table("what an iteration took", head, rows))
     return tables
+
+
+def _terminal_table(title: str, head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for i, name in enumerate(head):  # as Text, since brackets are markup elsewhere
+        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
+    for line in rows:
+        table.add_row(*map(Text, line))
+    return table
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,9 @@ def _parts(comparison: Comparison, figures: Mapping[str, Path], published: Publi
         yield _Part(f"{suite} scenes", columns(comparison), rows, marks, general if last else ())
     if comparison.settings:
         yield _Part("What differs", *_settings(comparison))
+    head, times = cost(comparison)
+    if times:
+        yield _Part("What an iteration took", head, times, notes=[COST_NOTE])
     for title, path in figures.items():
         if not title.startswith(LEADING):
             yield _Part(title, figure=path)

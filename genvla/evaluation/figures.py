@@ -20,8 +20,9 @@ ENV_STEPS = "env_steps"
 WALL_SECONDS = "wall_seconds"
 ROLLOUT = "rollout/success"
 EVALUATION = "evaluation/{split}/success_once"
-"""The keys of metrics.jsonl that curves are drawn from. An evaluation's bounds have `_low` and `_high` after its key, as
-`EvaluationResult.metrics` names them."""
+PHASE_SECONDS = "speed/{phase}_seconds"
+"""Keys of metrics.jsonl: what curves are drawn from, and the time of each phase of an iteration. An evaluation's bounds have
+`_low` and `_high` after its key, as `EvaluationResult.metrics` names them."""
 
 COLOURS = ("#1f6fb4", "#d1603d", "#3a8f5c", "#8a5fb0", "#b58a1b", "#4a4a4a")
 MARKERS: tuple[dict[str, Any], ...] = ({"marker": "o"}, {"marker": "s", "markerfacecolor": "white"})

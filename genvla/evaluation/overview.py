@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import isnan
+from statistics import fmean
 
 from genvla.evaluation.comparison import HELDOUT, TRAIN, Comparison
+from genvla.evaluation.figures import WALL_SECONDS, placed
 from genvla.evaluation.statistics import Interval
 
 BEFORE = "before training"
 """Row of the policy that training started from."""
 OTHER_SCENES = "*"
 """Marks a share of other scenes than the reference's."""
+COST_NOTE = (
+    "Seconds of an iteration: the median over a run's iterations, the mean over a group's runs. Simulate is what was "
+    "waited for environments: while the policy decides for some, others simulate."
+)
 
 
 @dataclass(frozen=True)
@@ -83,3 +89,15 @@ def beside(comparison: Comparison, published: Published) -> tuple[tuple[str, ...
             cells += ["-" if found is None else f"{100 * found.value:.1f}", f"{theirs[suite]:.1f}" if suite in theirs else "-"]
         rows.append((name, *cells))
     return head, rows
+
+
+def cost(comparison: Comparison) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Head and rows: seconds of an iteration by phase, and minutes of a whole run. No rows where no group has logged any."""
+    spent = {group.name: group.phase_seconds() for group in comparison.groups}
+    phases = list(dict.fromkeys(phase for times in spent.values() for phase in times))
+    rows = []
+    for group in comparison.groups:
+        cells = [f"{spent[group.name][phase]:.2f}" if phase in spent[group.name] else "-" for phase in phases]
+        minutes = [placed(run.rows)[-1][WALL_SECONDS] / 60 for run in group.runs if run.rows]
+        rows.append((group.name, *cells, f"{fmean(minutes):.1f}" if minutes else "-"))
+    return ("group", *(f"{phase} [s]" for phase in phases), "a run [min]"), rows if phases else []

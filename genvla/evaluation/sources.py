@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from genvla.errors import UserError
-from genvla.evaluation.figures import ENV_STEPS, ROLLOUT, WALL_SECONDS, Rows, read_metrics
+from genvla.evaluation.figures import ENV_STEPS, PHASE_SECONDS, ROLLOUT, WALL_SECONDS, Rows, read_metrics
 from genvla.evaluation.results import EvaluationResult
 
 RESULTS = "results.json"
@@ -23,7 +23,8 @@ BEFORE = "before.json"
 """Beside them: the same episodes by the policy that training started from."""
 
 _AFTER = re.compile(r"iteration_(\d+)_(.+)\.json")
-_CURVES = re.compile(rf"{ENV_STEPS}|{WALL_SECONDS}|{ROLLOUT}|evaluation/[^/]+/success_once(_low|_high)?")
+_PHASES = PHASE_SECONDS.format(phase=r"\w+")
+_CURVES = re.compile(rf"{ENV_STEPS}|{WALL_SECONDS}|{ROLLOUT}|{_PHASES}|evaluation/[^/]+/success_once(_low|_high)?")
 
 
 @dataclass(frozen=True)

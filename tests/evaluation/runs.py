@@ -44,6 +44,7 @@ def write_run(
     for step in range(iterations):
         share = 0.3 + (chance - 0.3) * step / (iterations - 1)
         rows.append({"step": step, "env_steps": 1000 * step, "wall_seconds": 30.0 * step, "rollout/success": share})
+        rows[-1] |= {"speed/simulate_seconds": 1.0, "speed/update_seconds": (2.0 + seed) * (100 if step == 0 else 1)}
         if step % 4 == 3:
             rows[-1]["evaluation/heldout/success_once"] = share
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -163,9 +164,11 @@ def test_everything_is_written_and_the_page_needs_nothing_else(runs: list[Path],
 
 def test_tables_fit_and_hold_the_numbers(runs: list[Path]) -> None:
     comparison = compare(grouped(read_runs(runs), ["finetuning.vlm"]))
-    console = Console(width=80, record=True, quiet=True)
+    shown = StringIO()
     for table in terminal_tables(comparison):
-        console.print(table)
+        Console(width=80, file=shown).print(table)
+    lines = shown.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80 and sum("vlm lora" in line for line in lines) >= len(comparison.suites)
     text = markdown(comparison, {})
     rows = [line for line in text.splitlines() if line.startswith("| vlm lora") and "[" in line]
     assert len(rows) == 3 and rows[1].count("|") == rows[2].count("|")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from genvla.errors import UserError
 from genvla.evaluation.compare import KEPT, write_comparison
 from genvla.evaluation.comparison import Group, compare
 from genvla.evaluation.comparison_figures import along_values, plot_along
-from genvla.evaluation.overview import Published, beside, overview, overview_notes
+from genvla.evaluation.comparison_report import markdown, terminal_tables
+from genvla.evaluation.overview import Published, beside, cost, overview, overview_notes
 from genvla.evaluation.sources import Run
 from genvla.evaluation.statistics import wilson_interval
 from tests.evaluation.runs import SCENES, evaluation, write_run
@@ -73,6 +75,25 @@ def test_published_numbers_stand_beside_ours() -> None:
     assert [row[2] for row in rows] == ["9.6", "-", "72.4"]
     share = comparison.groups[1].success("heldout")
     assert share is not None and rows[2][1] == f"{100 * share.value:.1f}"
+
+
+def test_what_an_iteration_took_stands_beside_what_it_gained(tmp_path: Path) -> None:
+    """write_run: 1 s of simulation, 2 s of update and one more for each seed, the first iteration a hundredfold; 330 s in all."""
+    from genvla.evaluation.comparison import grouped
+    from genvla.evaluation.sources import read_runs
+
+    both = [write_run(tmp_path / f"both-seed{seed}", 0.5, seed) for seed in (0, 1)]
+    slow = write_run(tmp_path / "slow-seed3", 0.5, 3, scenes=SCENES)
+    comparison = compare(grouped(read_runs([*both, slow])), unpaired=True)
+    head, rows = cost(comparison)
+    assert head == ("group", "simulate [s]", "update [s]", "a run [min]")
+    assert rows == [("both", "1.00", "2.50", "5.5"), ("slow", "1.00", "5.00", "5.5")]
+    assert "| slow | 1.00 | 5.00 | 5.5 |" in markdown(comparison, {})
+    assert comparison.to_dict()["groups"]["slow"]["iteration_seconds"] == {"simulate": 1.0, "update": 5.0}
+    shown = StringIO()
+    Console(width=80, file=shown).print(terminal_tables(comparison)[-1])
+    assert "update [s]" in shown.getvalue()
+    assert cost(compare([group(1, (0.3,)), group(10, (0.6,))])) == (("group", "a run [min]"), [])
 
 
 def test_success_is_drawn_against_a_number(tmp_path: Path) -> None:
