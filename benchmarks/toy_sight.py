@@ -1,6 +1,6 @@
 """Which small architecture sees best? A toy without simulator: shapes on a textured table, the instruction names two of them.
 
-    python tests/policy/toy_sight.py --seconds 60 --variants conv patch
+    python benchmarks/toy_sight.py --seconds 60 --variants conv patch
 
 Each variant imitates reaching (flow loss plus grounding) for the same CPU time on one thread; printed are held-out errors. The
 pictures span 0.5 m with 64 pixels, so 7.8 mm is one pixel and 11 mm the tolerance of a grasp. By default the target is always red
