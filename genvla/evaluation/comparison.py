@@ -20,8 +20,6 @@ WITHOUT_EFFECT = ("split", "split_seed", "num_envs", "versions")
 """Fields of a protocol in which compared evaluations may differ: what the policy is, and what episodes do not follow from. The
 episodes themselves are compared one by one."""
 
-_PHASE = re.compile(PHASE_SECONDS.format(phase=r"(\w+)"))
-
 NOT_SHOWN = (
     *("seed", "run_dir", "resume", "config", "tracking.", "parameters."),
     *("git.", "genvla.version", "kind", "sweep", "cell", "group"),
@@ -69,15 +67,6 @@ class Group:
         where a run has none, as an evaluation alone."""
         runs = [_phase_seconds(run.rows) for run in self.runs]
         return {phase: fmean(run[phase] for run in runs) for phase in runs[0] if all(phase in run for run in runs)}
-
-
-def _phase_seconds(rows: Rows) -> dict[str, float]:
-    times: dict[str, list[float]] = {}
-    for row in rows:
-        for key, value in row.items():
-            if found := _PHASE.fullmatch(key):
-                times.setdefault(found[1], []).append(value)
-    return {phase: median(values) for phase, values in times.items()}
 
 
 @dataclass(frozen=True)
@@ -307,3 +296,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value) if value != "" else "not known"
     return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text[:60]
+
+
+def _phase_seconds(rows: Rows) -> dict[str, float]:
+    times: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if found := PHASE_SECONDS.fullmatch(key):
+                times.setdefault(found[1], []).append(value)
+    return {phase: median(values) for phase, values in times.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ ENV_STEPS = "env_steps"
 WALL_SECONDS = "wall_seconds"
 ROLLOUT = "rollout/success"
 EVALUATION = "evaluation/{split}/success_once"
-PHASE_SECONDS = "speed/{phase}_seconds"
+PHASE_SECONDS = re.compile(r"speed/(\w+)_seconds")
 """Keys of metrics.jsonl: what curves are drawn from, and the time of each phase of an iteration. An evaluation's bounds have
 `_low` and `_high` after its key, as `EvaluationResult.metrics` names them."""
 

@@ -23,8 +23,7 @@ BEFORE = "before.json"
 """Beside them: the same episodes by the policy that training started from."""
 
 _AFTER = re.compile(r"iteration_(\d+)_(.+)\.json")
-_PHASES = PHASE_SECONDS.format(phase=r"\w+")
-_CURVES = re.compile(rf"{ENV_STEPS}|{WALL_SECONDS}|{ROLLOUT}|{_PHASES}|evaluation/[^/]+/success_once(_low|_high)?")
+_CURVES = re.compile(rf"{ENV_STEPS}|{WALL_SECONDS}|{ROLLOUT}|{PHASE_SECONDS.pattern}|evaluation/[^/]+/success_once(_low|_high)?")
 
 
 @dataclass(frozen=True)

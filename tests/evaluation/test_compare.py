@@ -213,6 +213,7 @@ def test_comparison_is_kept_in_mlflow_and_made_from_it(runs: list[Path], tmp_pat
         suite: {"family lora": row["lora|<b>"]} for suite, row in compare(grouped(read_runs(runs))).differences.items()
     }
     assert (tmp_path / "out" / "curves.png").is_file()
+    assert [sorted(group.phase_seconds()) for group in comparison.groups] == [["simulate", "update"]] * 2
     client = mlflow_client(uri)
     (kept,) = client.search_runs([client.get_experiment_by_name("study").experiment_id], "tags.kind = 'comparison'")
     assert kept.info.run_name == "out" and kept.data.tags["reference"] == "family froz"
