@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -26,6 +27,7 @@ from pebble import ProcessExpired, ProcessPool
 from scenegen.build import Outcome, SceneSpec, write_provenance
 from scenegen.designer.base import Designer
 from scenegen.errors import UserError
+from scenegen.files import append_line
 from scenegen.llm.base import BudgetError, LLMError
 from scenegen.loader import load_scene
 from scenegen.manifest import SCENES, scene_digest, write_manifest
@@ -188,7 +190,8 @@ class Builder:
             self._pool.join()
         summary.seconds = time.perf_counter() - started
         if self.plan.shard[1] == 1:
-            self._write_manifest(summary.accepted)
+            with self._lasting_errors_told():
+                self._write_manifest(summary.accepted)
         yield summary
 
     def _until_done(self, futures: Sequence[Future[SceneResult]]) -> Iterator[Event]:
@@ -203,6 +206,10 @@ class Builder:
     # ---- one slot, in a thread of its own
 
     def _slot(self, slot: int) -> SceneResult:
+        with self._lasting_errors_told():
+            return self._tried(slot)
+
+    def _tried(self, slot: int) -> SceneResult:
         result = self._scene(slot, 0, self.plan.tasks[slot])
         for number in range(1, REPLACEMENTS + 1 if self.plan.drawn and result.reason else 1):
             if self._stop.is_set():
@@ -284,11 +291,9 @@ class Builder:
             if hopeless:
                 self._stop.set()
         except OSError as error:
-            told = f"{error.filename}: {error.strerror}" if error.filename else str(error)
             if error.errno in LASTING:
-                self._stop.set()
-                raise UserError(f"output: {told}; the same command goes on once that is mended") from error
-            outcome.failed("worker", told)
+                raise
+            outcome.failed("worker", f"{error.filename}: {error.strerror}" if error.filename else str(error))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         self._record(spec, attempt, outcome, usd, hopeless or attempt + 1 == self.plan.attempts)
@@ -323,8 +328,8 @@ class Builder:
             seconds={name: round(value, 4) for name, value in outcome.seconds.items()},
             usd=usd,
         )
-        with self._log, (self.plan.output / BUILD_LOG).open("a", encoding="utf-8") as log:
-            log.write(event.model_dump_json(exclude_defaults=True) + "\n")
+        with self._log:
+            append_line(self.plan.output / BUILD_LOG, event.model_dump_json(exclude_defaults=True))
         self._events.put(event)
 
     def _found(self, slot: int, spec: SceneSpec, reused: bool) -> SceneResult:
@@ -380,6 +385,17 @@ class Builder:
         specs = (self._spec(slot, number, provenance.task) for number in range(REPLACEMENTS + 1))
         given = self.plan.drawn or provenance.task == self.plan.tasks[slot]
         return given and any(spec.key == key for spec in specs)
+
+    @contextmanager
+    def _lasting_errors_told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in LASTING:
+                raise
+            self._stop.set()
+            where = error.filename or self.plan.output
+            raise UserError(f"output: {where}: {error.strerror}; the same command goes on once that is mended") from error
 
     def _write_manifest(self, accepted: Sequence[SceneResult]) -> None:
         seed = self.plan.seed

@@ -223,6 +223,18 @@ def test_a_full_disk_ends_the_run_at_once(tmp_path):
     assert list((tmp_path / "set/scenes").iterdir()) == [] and not (tmp_path / "set" / BUILD_LOG).exists()
 
 
+def test_a_full_disk_for_the_log_alone_ends_the_run_at_once_too(tmp_path):
+    plan = Plan(tmp_path / "set", ["put the lemon on the plate"] * 3, False, 0, "basic", (0, 0), 0.1, 4)
+    (tmp_path / "set").mkdir()
+    log = tmp_path / "set" / BUILD_LOG
+    log.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"^output: \S+: No space left on device; the same command goes on"):
+        list(Builder(plan, RulesDesigner(BASIC, (0, 0)), AssetOptions(), workers=1, timeout=60).run())
+    log.unlink()
+    list(Builder(plan, RulesDesigner(BASIC, (0, 0)), AssetOptions(), workers=1, timeout=60).run())
+    assert len(load_scene_set(tmp_path / "set").lines) == 3
+
+
 class Fussy(RulesDesigner):
     """Says of every first task that it is impossible."""
 
