@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from genvla.errors import UserError
 from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend
-from genvla.policy.gelu import gelu
+from genvla.policy.gelu import Gelu, gelu
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ConvStem(nn.Sequential):
         layers: list[nn.Module] = []
         for i, (before, after) in enumerate(zip(channels, channels[1:], strict=False)):
             if i:
-                layers += [nn.GroupNorm(max(before // 16, 1), before), nn.GELU(approximate="tanh")]
+                layers += [nn.GroupNorm(max(before // 16, 1), before), Gelu()]
             layers.append(nn.Conv2d(before, after, 3, stride=2, padding=1))
             layers += [ConvBlock(after) for _ in range(blocks[i] if blocks else 0)]
         super().__init__(*layers)

@@ -192,13 +192,15 @@ def test_what_is_compiled_follows_weights_and_cameras() -> None:
     fewer = replace(inputs, image_mask=torch.tensor([[True, False]]).expand(3, 2))
     expected = [results(model, seen) for seen in (inputs, fewer)]
     model.compile_functions(backend="eager")
-    for seen, result in zip((inputs, fewer), expected, strict=True):
-        assert_same(results(model, seen), result, 0.0)
+    compiled = [results(model, seen) for seen in (inputs, fewer)]
+    for result, eager in zip(compiled, expected, strict=True):
+        assert_same(result, eager, 1e-6)  # not to the last bit: the activation is written with a sigmoid there
     copy = deepcopy(model)
     for parameter in copy.parameters():
         parameter.mul_(1.1)
     assert (results(copy, inputs)[0] - expected[0][0]).abs().max() > 1e-2
-    assert_same(results(model, inputs), expected[0], 0.0)
+    for seen, result in zip((inputs, fewer), compiled, strict=True):
+        assert_same(results(model, seen), result, 0.0)
 
 
 @pytest.mark.slow
