@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from math import gcd
 from pathlib import Path
 from statistics import median
@@ -65,10 +66,10 @@ def bench_collection(
 
     Prints environment steps per second of either way, and the median of their ratio over the rounds. "policy": collection
     beside the same workers while the arm holds still. "inference": collection beside the same workers given the same chunks once
-    more, which have the same to simulate. "workers": two workers beside one, without a policy. "scenes": `many` scenes that take
-    turns in 20 environments, once all have been built, beside each of them alone in as many. "gymnasium": 4 x workers of our
-    environments, over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture of
-    224 x 224 a chunk.
+    more, which have the same to simulate. "workers": two workers beside one, without a policy. "scenes": what an iteration
+    collects, with the policy, in `many` scenes that take turns in 20 environments, once all have been built, beside each of them
+    alone in as many. "gymnasium": 4 x workers of our environments, over our workers and over gymnasium's AsyncVectorEnv, which
+    gives each a process; both make one picture of 224 x 224 a chunk.
 
     Args:
         scenes: folder of a scene set, for "scenes" with `many` scenes.
@@ -114,19 +115,23 @@ def bench_collection(
     for name in names:
         with ExitStack() as stack:
             envs, played, turns = num_envs, chunks, rounds
-            if name in ("policy", "inference"):
+            if name in ("policy", "inference", "scenes"):
                 stack.enter_context(threads_beside(simulating))
-                env = _env(stack, scenes, sim, num_envs, workers, groups)
                 stack.enter_context(torch.autocast(target.type, torch.bfloat16, enabled=precision == "bf16-mixed"))
                 policy = load_policy(checkpoint)
                 if compile is not None:
                     policy.pi0.compile_functions(mode=compile)
-                ways = _policy_ways(env, _counted(scenes, 1), chunks, policy, target, still=name == "policy")
+                module = _Remembering(policy).to(target)
+            if name in ("policy", "inference"):
+                env = _env(stack, scenes, sim, num_envs, workers, groups)
+                ways = _policy_ways(env, _counted(scenes, 1), chunks, module, target, still=name == "policy")
             elif name == "workers":
                 ways = _worker_ways(stack, scenes, sim, num_envs, chunks)
             elif name == "scenes":
                 envs, played, turns = SCENE_ENVS, sim.max_chunks, many
-                ways = _scene_ways(stack, scenes, sim, workers, groups, many)
+                ids = _counted(scenes, many)
+                several, single = (_env(stack, scenes, sim, SCENE_ENVS, workers, groups) for _ in range(2))
+                ways = _scene_ways(several, single, ids, sim.max_chunks, module, target)
             else:
                 envs = 4 * workers
                 ways = _gymnasium_ways(stack, scenes, replace(sim, image_size=224), envs, chunks)
@@ -236,10 +241,9 @@ class _Remembering(PPOFlowModule):
 
 
 def _policy_ways(
-    env: VectorEnv, ids: Sequence[str], chunks: int, policy: FlowPolicy, device: torch.device, *, still: bool
+    env: VectorEnv, ids: Sequence[str], chunks: int, module: _Remembering, device: torch.device, *, still: bool
 ) -> dict[str, Way]:
     """Collection beside an arm that holds still, or else beside the same chunks once more."""
-    module = _Remembering(policy).to(device)
     collector = RolloutCollector(env, SceneAssignment(ids, env.num_envs), chunks, 0, device)
     iteration = -1
 
@@ -261,22 +265,28 @@ def _worker_ways(stack: ExitStack, scenes: Path, sim: SimConfig, num_envs: int, 
     return {name: (_ready, _idle(env, _counted(scenes, 1), chunks)) for name, env in envs.items()}
 
 
-def _scene_ways(stack: ExitStack, scenes: Path, sim: SimConfig, workers: int, groups: int, many: int) -> dict[str, Way]:
-    """Scenes differ in what they cost, so each is run alone once, by as many environments as the others take turns in."""
-    ids = _counted(scenes, many)
-    all_of_them, one = (_env(stack, scenes, sim, SCENE_ENVS, workers, groups) for _ in range(2))
-    schedules = _schedules(ids, SCENE_ENVS)
-    for _ in range(many // gcd(many, SCENE_ENVS)):  # until every worker has built what it will run
-        all_of_them.reset(next(schedules))
-    singles = iter([*ids, ids[0]])
-    work: Callable[[], None] = _ready
+def _scene_ways(
+    several: VectorEnv, single: VectorEnv, ids: Sequence[str], chunks: int, module: _Remembering, device: torch.device
+) -> dict[str, Way]:
+    """What an iteration collects. Scenes differ in what they cost, so each is run alone once, by as many environments as the
+    others take turns in."""
+    turns = RolloutCollector(several, SceneAssignment(ids, SCENE_ENVS), chunks, 0, device)
+    built = len(ids) // gcd(len(ids), SCENE_ENVS)
+    for iteration in range(built):  # until every worker has built what it will run
+        several.reset(partial(turns.episode, iteration))
+    iterations, singles = count(built), iter([*ids, ids[0]])
+    alone = turns
 
     def build() -> None:
-        nonlocal work
-        work = _idle(one, [next(singles)], sim.max_chunks)
-        work()
+        nonlocal alone
+        alone = RolloutCollector(single, SceneAssignment([next(singles)], SCENE_ENVS), chunks, 0, device)
+        alone.collect(module, 0)
+        module.decided.clear()
 
-    return {f"{many} scenes": (_ready, _idle(all_of_them, ids, sim.max_chunks)), "1 scene": (build, lambda: work())}
+    return {
+        f"{len(ids)} scenes": (_ready, lambda: turns.collect(module, next(iterations))),
+        "1 scene": (build, lambda: alone.collect(module, 1)),
+    }
 
 
 class ChunkEnv(gym.Env[np.ndarray, np.ndarray]):
