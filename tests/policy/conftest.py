@@ -30,8 +30,7 @@ SMALL = Pi0Config(
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_seed() -> None:
-    torch.set_num_threads(1)
+def seed() -> None:
     torch.manual_seed(0)
 
 
