@@ -118,7 +118,11 @@ def micro_batches(result: dict[str, Any]) -> str:
 
 def compared(result: dict[str, Any]) -> str:
     rounds = len(next(iter(result["rows"][0]["seconds"].values())))
-    return f"{machine(result)}\n{markdown(collection_rows(result))}\nMedian of {rounds} rounds.\n"
+    rows = {row["row"] for row in result["rows"]}
+    policy = f", the policy in {result['precision']}{', compiled' if result['compile'] else ''}"
+    note = f"{rounds} rounds{policy if rows & {'policy', 'inference', 'scenes'} else ''}. "
+    note += "Speeds are their medians, the ratio is of the sums." if "scenes" in rows else "Speeds and ratios are their medians."
+    return f"{machine(result)}\n{markdown(collection_rows(result))}\n{note}\n"
 
 
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
