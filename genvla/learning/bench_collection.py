@@ -64,12 +64,12 @@ def bench_collection(
 ) -> dict[str, Any]:
     """Times the collection of experience: with a policy and without, over processes, over scenes, and beside gymnasium.
 
-    Prints environment steps per second of either way, and the median of their ratio over the rounds. "policy": collection
-    beside the same workers while the arm holds still. "inference": collection beside the same workers given the same chunks once
-    more, which have the same to simulate. "workers": two workers beside one, without a policy. "scenes": what an iteration
-    collects, with the policy, in `many` scenes that take turns in 20 environments, once all have been built, beside each of them
-    alone in as many. "gymnasium": 4 x workers of our environments, over our workers and over gymnasium's AsyncVectorEnv, which
-    gives each a process; both make one picture of 224 x 224 a chunk.
+    Prints environment steps per second of either way, and their ratio: the median over the rounds, of "scenes", where each round
+    is another scene, that of the sums. "policy": collection beside the same workers while the arm holds still. "inference":
+    collection beside the same workers given the same chunks once more, which have the same to simulate. "workers": two workers
+    beside one, without a policy. "scenes": what an iteration collects, with the policy, in `many` scenes that take turns in 20
+    environments, once all have been built, beside each of them alone in as many. "gymnasium": 4 x workers of our environments,
+    over our workers and over gymnasium's AsyncVectorEnv, which gives each a process; both make one picture of 224 x 224 a chunk.
 
     Args:
         scenes: folder of a scene set, for "scenes" with `many` scenes.
