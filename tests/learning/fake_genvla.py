@@ -30,10 +30,12 @@ if command == "evaluate":
     sys.exit(0)
 run = Path(options["run_dir"])
 plan = json.loads((prepared / "plan.json").read_text())
-ending = plan[run.name].pop(0) if plan.get(run.name) else 0
-changed = prepared / f"plan.{run.name}"
-changed.write_text(json.dumps(plan))
-changed.replace(prepared / "plan.json")  # another run may be reading it
+ending = 0
+if plan.get(run.name):  # only then is it written: what a run beside this one has changed meanwhile is to stay
+    ending = plan[run.name].pop(0)
+    changed = prepared / f"plan.{run.name}"
+    changed.write_text(json.dumps(plan))
+    changed.replace(prepared / "plan.json")  # another run may be reading it
 if ending:
     if ending != 1:  # stopped on its way, where a resume can go on
         run.mkdir(parents=True, exist_ok=True)
