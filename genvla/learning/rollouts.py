@@ -317,10 +317,10 @@ class RolloutCollector:
                         actions = self._decide(actor, lane)
                     with _timed(seconds, "simulate"):
                         self.env.send(actions, lane.group)
+                elif buffer is not None:  # beside what the other groups still simulate
+                    with _timed(seconds, "infer"):
+                        buffer.next_value[lane.slots] = actor.value(actor.process(lane.observation).to(self.device))
         assert buffer is not None
-        with _timed(seconds, "infer"):
-            for lane in lanes:
-                buffer.next_value[lane.slots] = actor.value(actor.process(lane.observation).to(self.device))
         return Rollout(buffer, episodes, seconds)
 
     def _decide(self, actor: Actor, lane: _Lane) -> ActionChunk:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend, mask_bias, rotary_angles, rotate
 from genvla.policy.gelu import gelu
+from genvla.policy.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -146,11 +147,11 @@ class Attention(nn.Module):
     def __init__(self, width: int, joint: JointConfig, *, queries: bool) -> None:
         super().__init__()
         self.head_dim = joint.head_dim
-        self.k_proj = nn.Linear(width, joint.kv_heads * joint.head_dim, bias=False)
-        self.v_proj = nn.Linear(width, joint.kv_heads * joint.head_dim, bias=False)
+        self.k_proj = Linear(width, joint.kv_heads * joint.head_dim, bias=False)
+        self.v_proj = Linear(width, joint.kv_heads * joint.head_dim, bias=False)
         if queries:
-            self.q_proj = nn.Linear(width, joint.heads * joint.head_dim, bias=False)
-            self.o_proj = nn.Linear(joint.heads * joint.head_dim, width, bias=False)
+            self.q_proj = Linear(width, joint.heads * joint.head_dim, bias=False)
+            self.o_proj = Linear(joint.heads * joint.head_dim, width, bias=False)
 
     def heads(self, projection: nn.Linear, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n h d"]:
         return projection(x).unflatten(-1, (-1, self.head_dim))
@@ -161,9 +162,9 @@ class GatedMlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, hidden, bias=False)
-        self.up_proj = nn.Linear(width, hidden, bias=False)
-        self.down_proj = nn.Linear(hidden, width, bias=False)
+        self.gate_proj = Linear(width, hidden, bias=False)
+        self.up_proj = Linear(width, hidden, bias=False)
+        self.down_proj = Linear(hidden, width, bias=False)
 
     def forward(self, x: Float[Tensor, "b n w"]) -> Float[Tensor, "b n w"]:
         gate = gelu(self.gate_proj(x))

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from genvla.errors import UserError
 from genvla.policy.gemma import Context, JointTransformer, Prefix, RmsNorm
+from genvla.policy.linear import Linear
 from genvla.policy.pi0_config import Pi0Config
 from genvla.policy.processor import PolicyInputs
 from genvla.policy.siglip import Siglip
@@ -29,7 +30,7 @@ class Projector(nn.Module):
 
     def __init__(self, before: int, after: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(before, after)
+        self.linear = Linear(before, after)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t e"]:
         return self.linear(x)
@@ -53,8 +54,8 @@ class ActionEncoder(nn.Module):
         super().__init__()
         self.time_first = time_first
         self.linear_1 = Float32Linear(action_dim, width)
-        self.linear_2 = nn.Linear(2 * width, width)
-        self.linear_3 = nn.Linear(width, width)
+        self.linear_2 = Linear(2 * width, width)
+        self.linear_3 = Linear(width, width)
 
     def forward(self, actions: Float[Tensor, "b c a"], time: Float[Tensor, "b f"]) -> Float[Tensor, "b c f"]:
         """time: its embedding. Both in fp32; the tokens are in the weights' precision."""

@@ -16,6 +16,7 @@ from genvla.errors import UserError
 from genvla.policy.activation_checkpointing import CheckpointedLayer
 from genvla.policy.attention import AttentionKind, attend
 from genvla.policy.gelu import Gelu, gelu
+from genvla.policy.linear import Linear
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,10 @@ class ConvStem(nn.Sequential):
             layers += [ConvBlock(after) for _ in range(blocks[i] if blocks else 0)]
         super().__init__(*layers)
 
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d m n"]:
+        # Channels last, as oneDNN and cuDNN compute; the tokens that are read from the output then need no copy.
+        return super().forward(x.contiguous(memory_format=torch.channels_last))
+
 
 class ConvBlock(nn.Module):
     """Pre-norm residual block of two 3x3 convolutions (He et al., arXiv 1603.05027)."""
@@ -123,10 +128,10 @@ class SelfAttention(nn.Module):
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__()
         self.heads, self.kind = config.heads, config.attention
-        self.q_proj = nn.Linear(config.width, config.width)
-        self.k_proj = nn.Linear(config.width, config.width)
-        self.v_proj = nn.Linear(config.width, config.width)
-        self.out_proj = nn.Linear(config.width, config.width)
+        self.q_proj = Linear(config.width, config.width)
+        self.k_proj = Linear(config.width, config.width)
+        self.v_proj = Linear(config.width, config.width)
+        self.out_proj = Linear(config.width, config.width)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         query, key, value = (f(x).unflatten(-1, (self.heads, -1)) for f in (self.q_proj, self.k_proj, self.v_proj))
@@ -138,8 +143,8 @@ class Mlp(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     def forward(self, x: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         return self.fc2(gelu(self.fc1(x)))
