@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 CHUNK_SIZE = 4
-"""Actions in a chunk; one chunk is one decision of the policy (paper, section 1.1)."""
+"""Actions in a chunk; one chunk is one decision of the policy (arXiv 2603.18532)."""
 
 CONTROL_HZ = 5.0
 """Control steps per second, in the simulator and on the robot."""

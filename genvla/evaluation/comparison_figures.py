@@ -116,15 +116,15 @@ def plot_along(comparison: Comparison, along: str, published: Published | None, 
         same = [suite == TRAIN or not comparison.other_scenes(group, suite) for _, group, _ in shown]
         line = [(x, 100 * share.value) for (x, _, share), alike in zip(shown, same, strict=True) if alike]
         axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.6, label=f"{suite} scenes") if line else None
+        begun = [(x, group.success(suite, before=True)) for (x, group, _), alike in zip(shown, same, strict=True) if alike]
+        dashed = [(x, 100 * before.value) for x, before in begun if before is not None]
+        axes.plot(*zip(*dashed, strict=True), color=colour, linestyle=(0, (5, 4)), linewidth=1, alpha=0.7) if dashed else None
         for (x, group, share), alike in zip(shown, same, strict=True):
             axes.plot(x, 100 * share.value, "o", color=colour, markerfacecolor=colour if alike else "white", markersize=6)
             if not isnan(share.low):
                 axes.plot([x, x], [100 * share.low, 100 * share.high], color=colour, linewidth=1, alpha=0.6)
             seeds = [100 * run.after[suite].overall.success_once.value for run in group.runs]
             axes.plot([x] * len(seeds), seeds, "_", color=colour, markersize=7) if len(seeds) > 1 else None
-        before = comparison.baseline(suite)
-        if before is not None and suite != TRAIN:
-            axes.axhline(100 * before.value, color=colour, linestyle=(0, (5, 4)), linewidth=1, alpha=0.7)
         theirs = (
             {places[value]: published.success.get(name, {}).get(suite) for name, value in values.items()} if published else {}
         )

@@ -71,7 +71,7 @@ class Gains:
 class DomainRandomization:
     """What changes from episode to episode, drawn uniformly.
 
-    The defaults are the paper's (section 3.7 of our method page); where it gives no range, the choice is ours: robot height,
+    The defaults are those of arXiv 2603.18532; where it gives no range, the choice is ours: robot height,
     light brightness.
 
     Args:

@@ -1,4 +1,4 @@
-"""The task's rule: the target touches the destination, and neither the table nor the robot (paper, section 3.4)."""
+"""The task's rule: the target touches the destination, and neither the table nor the robot (arXiv 2603.18532)."""
 
 from __future__ import annotations
 
