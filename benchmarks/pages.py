@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from genvla.cli import main
@@ -125,6 +126,20 @@ def compared(result: dict[str, Any]) -> str:
     return f"{machine(result)}\n{markdown(collection_rows(result))}\n{note}\n"
 
 
+def layers(result: dict[str, Any]) -> str:
+    """torch's layer and ours, the median over the rounds of either way's time and of their ratio."""
+    rows = [["samples x tokens, features", "forward, ms", "ours", "ratio", "with gradients, ms", "ours", "ratio"]]
+    for row in result["rows"]:
+        cells = [f"{row['samples']} x {row['tokens']}, {row['before']} to {row['after']}"]
+        for way in ("forward", "forward and backward"):
+            theirs, ours = (row["seconds"][f"{name} {way}"] for name in ("torch.nn", "ours"))
+            ratio = median(slow / fast for slow, fast in zip(theirs, ours, strict=True))
+            cells += [f"{1e3 * median(theirs):.2f}", f"{1e3 * median(ours):.2f}", f"{ratio:.2f}"]
+        rows.append(cells)
+    rounds = len(result["rows"][0]["seconds"]["ours forward"])
+    return f"{machine(result)}\n{markdown(rows)}\n{rounds} rounds. Times and ratios are their medians.\n"
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "decisions": decisions,
     "reference": reference,
@@ -132,6 +147,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "parts": parts,
     "micro_batches": micro_batches,
     "compared": compared,
+    "layers": layers,
 }
 
 if __name__ == "__main__":
