@@ -34,8 +34,7 @@ def split_scenes(scenes: Path, split: str, split_seed: int | None = None) -> lis
 
     With a seed, the set's training scenes are put into an order drawn from it; the first half (of an odd number, the larger one)
     is "train", the rest "heldout", and "all" are both. So the first N of "train" lie within its first N + 1, as in the paper's
-    study (arXiv 2603.18532: three random halves of 100 scenes), and what the set itself holds out is in none of
-    them.
+    study (arXiv 2603.18532: three random halves of 100 scenes), and what the set itself holds out is in none of them.
 
     Raises:
         UserError: there is no such split, or fewer than two scenes to divide.

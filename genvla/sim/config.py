@@ -71,8 +71,7 @@ class Gains:
 class DomainRandomization:
     """What changes from episode to episode, drawn uniformly.
 
-    The defaults are those of arXiv 2603.18532; where it gives no range, the choice is ours: robot height,
-    light brightness.
+    The defaults are those of arXiv 2603.18532; where it gives no range, the choice is ours: robot height, light brightness.
 
     Args:
         object_xy: objects stand within this distance of their scene's nominal place, per axis, metres. The settled placements

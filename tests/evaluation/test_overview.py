@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 
 from genvla.errors import UserError
+from genvla.evaluation import comparison_figures
 from genvla.evaluation.compare import KEPT, write_comparison
 from genvla.evaluation.comparison import Group, compare
 from genvla.evaluation.comparison_figures import along_values, plot_along
@@ -108,6 +110,18 @@ def test_success_is_drawn_against_a_number(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=f"along: {message}, want one number for each group"):
             along_values(comparison, along)
+
+
+def test_what_was_before_training_is_drawn_for_every_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where they started from different policies, as one policy does that integrates in different numbers of steps."""
+    one, other = group(1, (0.3,)), group(10, (0.6,))
+    moved = Group("n10", tuple(replace(run, settings={**run.settings, "checkpoint": "elsewhere"}) for run in other.runs))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(comparison_figures, "save_figure", lambda figure, output: drawn.append(figure))
+    plot_along(compare([one, moved]), "data.num_scenes", None, tmp_path / "along.png")
+    dashed = [line for line in drawn[0].axes[0].lines if line.get_linestyle() == "--"]
+    before = [100 * share.value for found in (one, moved) if (share := found.success("heldout", before=True))]
+    assert len(before) == 2 and any(np.allclose(line.get_ydata(), before) for line in dashed)
 
 
 def test_the_page_has_its_files_and_keeps_what_a_person_wrote(tmp_path: Path) -> None:
