@@ -59,8 +59,9 @@ def npz(arrays: Mapping[str, NDArray[np.generic]]) -> bytes:
 
 
 def tree_digest(folder: Path, ignore: frozenset[str] = frozenset()) -> str:
-    """SHA-256 over names and contents of all files below `folder`, but those named in `ignore`."""
+    """SHA-256 over names and contents of all files below `folder`, but those named in `ignore` and the hidden ones, which file
+    browsers and interrupted writers leave."""
     digest = sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in ignore):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in ignore and p.name[0] != "."):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + sha256(path.read_bytes()).digest())
     return digest.hexdigest()

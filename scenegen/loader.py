@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from scenegen.errors import UserError
+from scenegen.manifest import scene_digest
 from scenegen.schema import MANIFEST_FILE, SCENE_FILE, AssetRecord, ManifestLine, Role, SceneBundle
 
 M = TypeVar("M", bound=BaseModel)
@@ -79,6 +81,16 @@ class SceneSet:
         if split not in ("train", "heldout", "all"):
             raise UserError(f"split: found {split!r}; wanted train, heldout or all")
         return [line.id for line in self.lines if split in ("all", line.split)]
+
+    def digest(self) -> str:
+        """SHA-256 over the scenes as they lie there, with ids and splits in the manifest's order.
+
+        The build's log, reports and preview pictures are no part of it: the same recipe gives the same digest on any machine.
+        """
+        whole = sha256()
+        for line in self.lines:
+            whole.update(f"{line.id}\0{line.split}\0{scene_digest(self.folder / line.path)}\n".encode())
+        return whole.hexdigest()
 
     def load(self, scene_id: str) -> Scene:
         for line in self.lines:

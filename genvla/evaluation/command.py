@@ -81,7 +81,7 @@ def evaluate_command(
     from genvla.evaluation.episodes import episode_specs
     from genvla.evaluation.evaluate import as_run
     from genvla.evaluation.journal import Journal
-    from genvla.evaluation.provenance import digest, versions
+    from genvla.evaluation.provenance import digest, scene_set_digest, versions
     from genvla.evaluation.results import Protocol
     from genvla.evaluation.tables import terminal_table
     from genvla.policy.checkpoints import load_policy
@@ -106,7 +106,7 @@ def evaluate_command(
         split=split,
         split_seed=split_seed,
         seed=seed,
-        scene_set_digest=digest(simpler.assets_folder() if twins else scenes),
+        scene_set_digest=scene_set_digest(scenes),
         checkpoint_digest=digest(checkpoint),
         sim=json.loads(json.dumps(asdict(sim))),
         versions=versions(),

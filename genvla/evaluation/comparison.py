@@ -10,11 +10,12 @@ from typing import Any
 
 from genvla.errors import UserError
 from genvla.evaluation.figures import PHASE_SECONDS, Rows
-from genvla.evaluation.results import EvaluationResult, Protocol
+from genvla.evaluation.results import OF_FORMAT_1, EvaluationResult, Protocol
 from genvla.evaluation.sources import Run
 from genvla.evaluation.statistics import Interval, gap_interval, mcnemar, mean_interval, paired_interval, wilson_interval
 
 TRAIN, HELDOUT = "train", "heldout"
+SCENE_SET = "scene_set_digest"
 OF_THE_POLICY = ("checkpoint_digest", "integration_steps")
 WITHOUT_EFFECT = ("split", "split_seed", "num_envs", "versions")
 """Fields of a protocol in which compared evaluations may differ: what the policy is, and what episodes do not follow from. The
@@ -186,7 +187,9 @@ def same_protocol(suite: str, first: str, one: Protocol, second: str, other: Pro
     for name in sorted(wanted.keys() | found.keys()):
         if name.partition(".")[0] in OF_THE_POLICY + WITHOUT_EFFECT or wanted.get(name) == found.get(name):
             continue
-        what = "the scene set" if name == "scene_set_digest" else name
+        if name == SCENE_SET and any(str(digest).startswith(OF_FORMAT_1) for digest in (wanted[name], found[name])):
+            continue
+        what = "the scene set" if name == SCENE_SET else name
         raise UserError(
             f"{suite}: {what} is {_short(wanted.get(name))} in {first} and {_short(found.get(name))} in {second}; "
             "want evaluations by the same protocol: run `genvla evaluate` alike on both checkpoints"
@@ -274,12 +277,20 @@ def _notes(groups: Sequence[Group], differences: Mapping[str, Mapping[str, Diffe
         notes.append("Of one run: Wilson's 95 % interval over its episodes, and Tango's for differences on the same episodes.")
     if any(entry is None for row in differences.values() for entry in row.values()):
         notes.append("No difference is given where the scenes of the two are others, or one has no such evaluation.")
+    sets: dict[str, set[str]] = {}
     versions: dict[str, set[str]] = {}
     for group in groups:
         for run in group.runs:
-            for result in run.after.values():
+            for suite, result in run.after.items():
+                sets.setdefault(suite, set()).add(result.protocol.scene_set_digest)
                 for package, version in result.protocol.versions.items():
                     versions.setdefault(package, set()).add(version)
+    unsure = [suite for suite, found in sets.items() if len(found) > 1]
+    if unsure:
+        notes.append(
+            f"Not all runs tell whether their scene set in {', '.join(unsure)} is the same: results of format 1 named a set by a "
+            "digest that took in the log of its building."
+        )
     for package, found in versions.items():
         if len(found) > 1:
             notes.append(f"Run with different versions of {package}: {', '.join(sorted(found))}.")

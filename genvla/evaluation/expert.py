@@ -43,7 +43,7 @@ def expert_command(
 
     from genvla.evaluation.episodes import episode_specs
     from genvla.evaluation.progress import progress_bar
-    from genvla.evaluation.provenance import digest, versions
+    from genvla.evaluation.provenance import scene_set_digest, versions
     from genvla.evaluation.results import Protocol, write_atomically
     from genvla.evaluation.tables import markdown_table, percent
     from genvla.sim import make_vector_env, scenes_of
@@ -65,7 +65,7 @@ def expert_command(
         max_chunks=sim.max_chunks,
         num_envs=num_envs,
         terminate_on_success=True,
-        scene_set_digest=digest(scenes),
+        scene_set_digest=scene_set_digest(scenes),
         sim=json.loads(json.dumps(asdict(sim))),
         versions=versions(),
     )

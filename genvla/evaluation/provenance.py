@@ -25,6 +25,21 @@ def digest(path: Path) -> str:
     return whole.hexdigest()
 
 
+def scene_set_digest(scenes: Path) -> str:
+    """SHA-256 of a scene set's content, the same wherever its recipe is built; of `simpler` that of ManiSkill's assets; empty
+    where there is no such folder, since the scenes come from elsewhere then.
+
+    Raises:
+        scenegen's UserError: what lies in the folder is no scene set.
+    """
+    from genvla.sim import simpler
+    from scenegen.loader import load_scene_set
+
+    if simpler.is_simpler(scenes):
+        return digest(simpler.assets_folder())
+    return load_scene_set(scenes).digest() if Path(scenes).exists() else ""
+
+
 def versions() -> dict[str, str]:
     """Versions of the packages that decide what an episode looks like; those that are not installed are left out."""
     found = {}

@@ -16,7 +16,10 @@ from genvla.errors import UserError
 from genvla.evaluation.statistics import Interval, mean_interval, wilson_interval
 from genvla.types import CHUNK_SIZE, CONTROL_HZ, EpisodeRecord
 
-FORMAT = 1
+FORMAT = 2
+
+OF_FORMAT_1 = "v1:"
+"""How the digest of a scene set from a format 1 file begins: the build's log, with its seconds, was part of it then."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,7 @@ class EvaluationResult:
 
     @classmethod
     def from_json(cls, path: Path) -> EvaluationResult:
-        """Reads what `to_json` wrote.
+        """Reads what `to_json` wrote, now or in format 1.
 
         Raises:
             UserError: no such file, not JSON, another format version, or a field that is missing or of the wrong type.
@@ -138,6 +141,8 @@ class EvaluationResult:
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: cannot be read as evaluation results ({error}), want a results.json") from error
         found = data.get("format") if isinstance(data, dict) else None
+        if found == 1:
+            data, found = _from_format_1(data), FORMAT
         if found != FORMAT:
             raise UserError(f"{path}: format is {found!r}, want {FORMAT}")
         try:
@@ -146,6 +151,13 @@ class EvaluationResult:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise UserError(f"{path}: {place} is {_short(first['input'])}, want: {first['msg']}") from error
+
+
+def _from_format_1(data: dict[str, Any]) -> dict[str, Any]:
+    protocol = data.get("protocol")
+    if not isinstance(protocol, dict) or not protocol.get("scene_set_digest"):
+        return data
+    return {**data, "protocol": {**protocol, "scene_set_digest": f"{OF_FORMAT_1}{protocol['scene_set_digest']}"}}
 
 
 def write_atomically(path: Path, text: str) -> None:

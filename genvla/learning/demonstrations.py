@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genvla.errors import UserError
 from genvla.evaluation.progress import progress_bar
-from genvla.evaluation.provenance import digest
+from genvla.evaluation.provenance import scene_set_digest
 from genvla.learning.augmentation import Augmentation
 from genvla.learning.datamodule import select
 from genvla.learning.files import atomic_path
@@ -310,7 +310,7 @@ class DemonstrationDataModule(LightningDataModule):
         """A digest of everything that the demonstrations follow from."""
         settings = {
             "format": FORMAT,
-            "scenes": digest(self.scenes),
+            "scenes": scene_set_digest(self.scenes),
             "specs": [(spec.scene_id, spec.seed) for spec in self.specs()],
             "noise": self.noise,
             "sim": asdict(self.sim),

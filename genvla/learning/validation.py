@@ -21,7 +21,7 @@ from genvla.errors import UserError
 from genvla.evaluation.episodes import Film, episode_specs
 from genvla.evaluation.evaluate import evaluate_specs
 from genvla.evaluation.progress import progress_bar
-from genvla.evaluation.provenance import digest, versions
+from genvla.evaluation.provenance import scene_set_digest, versions
 from genvla.evaluation.ranks import all_gather, shard
 from genvla.evaluation.results import EvaluationResult, Protocol, write_atomically
 from genvla.evaluation.tables import percent
@@ -92,7 +92,7 @@ class Validator:
         self.check = check
         self.split_seed = split_seed
         self.rank, self.world_size = rank, world_size
-        self._digest = digest(scenes) if Path(scenes).exists() else ""
+        self._digest = scene_set_digest(scenes)
         self._sim = json.loads(json.dumps(asdict(sim)))
 
     def thorough(self, policy: Callable[[], FlowPolicy], when: str, film: Film | None = None) -> dict[str, EvaluationResult]:

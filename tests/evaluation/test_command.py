@@ -17,6 +17,8 @@ from genvla.evaluation.videos import worth_filming
 from genvla.policy.checkpoints import save_policy
 from genvla.policy.flow_policy import FlowPolicy
 from genvla.types import ActionChunk, EpisodeRecord, EpisodeSpec, Transition
+from scenegen.loader import load_scene_set
+from tests.empty_scenes import write_scene_set
 from tests.evaluation.toy import ToyEnv
 
 
@@ -31,12 +33,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that stands for a scene set, and the toy in place of the simulator."""
+    """A set with an empty scene, and the toy in place of the simulator."""
     monkeypatch.setattr(genvla.sim, "scenes_of", lambda scenes, split: [f"{split}_{i}" for i in range(5)])
     monkeypatch.setattr(genvla.sim, "make_vector_env", lambda scenes, sim, num_envs, workers: ToyEnv(num_envs, 4))
-    (tmp_path / "scenes").mkdir()
-    (tmp_path / "scenes" / "manifest.json").write_text("{}")
-    return tmp_path / "scenes"
+    return write_scene_set(tmp_path / "scenes")
 
 
 def test_the_same_command_writes_the_same_results(checkpoint: Path, scenes: Path, tmp_path: Path) -> None:
@@ -55,6 +55,7 @@ def test_the_same_command_writes_the_same_results(checkpoint: Path, scenes: Path
     assert first.overall.episodes == 6 and len(first.per_scene) == 5
     assert first.protocol.integration_steps == 2 and first.protocol.sim["image_size"] == 64
     assert first.protocol.checkpoint_digest == digest(checkpoint)
+    assert first.protocol.scene_set_digest == load_scene_set(scenes).digest()
 
 
 def test_an_interrupted_evaluation_ends_with_the_same_files(

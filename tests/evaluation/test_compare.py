@@ -79,6 +79,14 @@ def test_other_protocols_and_scenes_are_refused_by_name(other: dict[str, Any], m
     assert "\n" not in str(error.value)
 
 
+def test_scene_sets_of_the_old_format_are_compared_and_told() -> None:
+    for first, second, told in (("v1:b", "v1:b", False), ("v1:b", "v1:c", True), ("v1:b", "b", True)):
+        groups = [group("a", 0.3, scene_set_digest=first), group("b", 0.4, scene_set_digest=second)]
+        assert any("scene set in heldout is the same" in note for note in compare(groups).notes) is told
+    with pytest.raises(UserError, match="the scene set is b in"):
+        compare([group("a", 0.3, scene_set_digest="b"), group("b", 0.4, scene_set_digest="c")])
+
+
 def test_what_the_policy_is_may_differ() -> None:
     compare([group("a", 0.3), group("b", 0.4, integration_steps=4, checkpoint_digest="c", num_envs=9, split_seed=2)])
     notes = compare([group("a", 0.3), group("b", 0.4, versions={"torch": "3"})]).notes
@@ -190,7 +198,7 @@ def test_what_is_no_run_is_refused(tmp_path: Path, runs: list[Path]) -> None:
         (tmp_path / "nothing", "not found"),
         (tmp_path / "empty", "results.json: cannot be read"),
         (tmp_path / "unfinished", "no iteration_"),
-        (runs[0] / "results.json", "format is None, want 1"),
+        (runs[0] / "results.json", "format is None, want 2"),
     ):
         with pytest.raises(UserError, match=message):
             read_run(path)

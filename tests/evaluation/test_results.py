@@ -78,6 +78,19 @@ def test_json_round_trip(tmp_path_factory: pytest.TempPathFactory, drawn: list[E
     assert [file.name for file in path.parent.iterdir()] == ["results.json"]
 
 
+def test_format_1_is_read_and_its_scene_set_marked(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    RESULT.to_json(file)
+    old = {**json.loads(file.read_text()), "format": 1}
+    for digest, read in (("ab12", "v1:ab12"), ("", "")):
+        old["protocol"]["scene_set_digest"] = digest
+        file.write_text(json.dumps(old))
+        result = EvaluationResult.from_json(file)
+        assert result == replace(RESULT, protocol=replace(PROTOCOL, scene_set_digest=read))
+        result.to_json(file)
+        assert EvaluationResult.from_json(file) == result
+
+
 def test_the_file_shows_the_summaries_in_standard_json(tmp_path: Path) -> None:
     RESULT.to_json(tmp_path / "new" / "results.json")
     data = json.loads((tmp_path / "new" / "results.json").read_text(), parse_constant=lambda name: pytest.fail(name))
@@ -90,7 +103,7 @@ def test_wrong_files_are_refused_in_one_line(tmp_path: Path) -> None:
     RESULT.to_json(good)
     data = json.loads(good.read_text())
     wrong = {
-        "format is 2, want 1": {**data, "format": 2},
+        "format is 3, want 2": {**data, "format": 3},
         "format is None": {},
         "records.1.seed is 'two'": {**data, "records": [data["records"][0], {**data["records"][1], "seed": "two"}]},
         "protocol": {key: value for key, value in data.items() if key != "protocol"},

@@ -22,6 +22,7 @@ from genvla.policy.flow_policy import FlowPolicyConfig
 from genvla.seeding import generator
 from genvla.sim.expert import Demonstration
 from genvla.types import PRIVILEGED_NAMES, EpisodeRecord, EpisodeSpec
+from tests.empty_scenes import write_scene_set
 from tests.learning.toy import SCENES, ToyEnv, small_policy
 
 
@@ -57,11 +58,8 @@ class ToyDemonstrations(DemonstrationDataModule):
 
 
 def data(tmp_path: Path, **settings: Any) -> ToyDemonstrations:
-    scenes = tmp_path / "scenes"
-    scenes.mkdir(exist_ok=True)
-    (scenes / "scene_set.jsonl").write_text("{}\n")
     defaults = {"demonstrations": 24, "cache": tmp_path / "cache", "minibatch_size": 32, "updates": 4}
-    return ToyDemonstrations(scenes, **{**defaults, **settings})
+    return ToyDemonstrations(write_scene_set(tmp_path / "scenes"), **{**defaults, **settings})
 
 
 def toy_config() -> FlowPolicyConfig:
@@ -93,7 +91,7 @@ def test_the_cache_holds_the_same_and_depends_on_the_settings(tmp_path: Path) ->
     data(tmp_path, noise=0.2).prepare()
     data(tmp_path, seed=1).prepare()
     changed = data(tmp_path)
-    (changed.scenes / "scene_set.jsonl").write_text("{} \n")
+    write_scene_set(changed.scenes, content="{} ")
     changed.prepare()
     assert Expert.calls == 4
 

@@ -32,7 +32,7 @@ from scenegen.loader import load_scene, load_scene_set
 from scenegen.manifest import UNCOUNTED
 from scenegen.options import AssetOptions
 from scenegen.pipeline import Builder, Plan
-from scenegen.schema import BUILD_LOG, PROVENANCE_FILE, QA_FILE, BuildEvent, Provenance, Verdict
+from scenegen.schema import BUILD_LOG, PREVIEW_FILE, PROVENANCE_FILE, QA_FILE, BuildEvent, Provenance, Verdict
 
 COUNT = 4
 OPTIONS = ["--count", str(COUNT), "--seed", "3", "--heldout", "1", "--poses", "24", "--catalog", "basic", "--distractors", "3"]
@@ -99,6 +99,8 @@ def test_same_seed_same_bytes_with_any_number_of_workers_and_shards(built, tmp_p
     again = tmp_path / "again"
     assert build(again, workers=2) == 0
     assert content(again) == content(built)
+    assert (again / BUILD_LOG).read_bytes() != (built / BUILD_LOG).read_bytes()
+    assert load_scene_set(again).digest() == load_scene_set(built).digest()
     shards = tmp_path / "shards"
     for shard in ("1/2", "0/2"):
         assert build(shards, "--shard", shard) == 0
@@ -355,6 +357,25 @@ def test_set_loader_complaints(built, tmp_path):
         load_scene_set(built).load("x")
     with pytest.raises(UserError, match="split"):
         load_scene_set(built).ids("test")
+
+
+def test_digest_of_a_set_is_that_of_its_scenes(built, tmp_path):
+    folder = tmp_path / "set"
+    shutil.copytree(built, folder)
+    scene = folder / load_scene_set(built).lines[0].path
+    first = load_scene_set(folder).digest()
+    (folder / BUILD_LOG).unlink()
+    (folder / "report.html").write_text("a report")
+    (scene / PREVIEW_FILE).write_bytes(b"the picture of another driver")
+    (scene / ".left").write_text("by a file browser")
+    assert load_scene_set(folder).digest() == first
+    manifest = folder / "scene_set.jsonl"
+    lines = manifest.read_text()
+    manifest.write_text(lines.replace("heldout", "train"))
+    assert load_scene_set(folder).digest() != first
+    manifest.write_text(lines)
+    edit(scene / "scene.json", lambda data: data["objects"][0]["asset"]["physics"].update(mass_kg=0.123))
+    assert load_scene_set(folder).digest() != first
 
 
 def test_loader_needs_no_mesh_tool_no_simulator():

@@ -165,11 +165,11 @@ def _write(
 
 def _describe(folder: Path, scenes: Path, checkpoint: Path | None, origin: dict[str, Any]) -> None:
     """Where the episodes come from, for programs and for people."""
-    from genvla.evaluation.provenance import digest, versions
+    from genvla.evaluation.provenance import digest, scene_set_digest, versions
     from genvla.learning.lerobot import layout
     from genvla.learning.lerobot.card import card
 
-    origin |= {"scene_set_digest": digest(scenes), "versions": versions()}
+    origin |= {"scene_set_digest": scene_set_digest(scenes), "versions": versions()}
     if checkpoint is not None:
         origin["checkpoint_digest"] = digest(checkpoint)
     (folder / layout.ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
