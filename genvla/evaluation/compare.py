@@ -25,7 +25,7 @@ def compare_command(
     mlflow: str | None = None,
     experiment: str = "genvla",
     filter: str = "",
-    by: list[str] = [],  # noqa: B006  (read only)
+    by: list[str] | str = [],  # noqa: B006  (read only)
     reference: str | None = None,
     unpaired: bool = False,
     along: str | None = None,
@@ -43,8 +43,8 @@ def compare_command(
             MLflow, in the store that MLFLOW_TRACKING_URI names, or mlflow.db in the current folder; "none" does without.
         experiment: Name of the MLflow experiment.
         filter: Which of its runs, in MLflow's words, such as "tags.sweep = 'variants'" or "params.finetuning.vlm = 'lora'".
-        by: Settings or tags that make runs a group, such as finetuning.vlm; by default runs whose names differ in -seed<number>
-            alone are one.
+        by: Setting or tag that makes runs a group, such as finetuning.vlm, or a list of them, such as [finetuning.vlm,
+            finetuning.expert]; by default runs whose names differ in -seed<number> alone are one.
         reference: Group that the others are compared with, or how its name begins; by default the first.
         unpaired: Show groups that were evaluated on other scenes side by side, without differences, instead of refusing.
         along: Setting whose values are numbers, such as data.num_scenes, to draw success against.
@@ -67,7 +67,7 @@ def compare_command(
     found = read_runs(given) if given else mlflow_runs(mlflow, experiment, filter)
     log_to = mlflow if given else (mlflow or "default")
     return write_comparison(
-        grouped(found, by),
+        grouped(found, [by] if isinstance(by, str) else by),
         output,
         Console(),
         reference=reference,

@@ -61,7 +61,7 @@ def test_two_variants_are_trained_compared_and_kept(scenes: Path, tmp_path: Path
     assert main(["sweep", "--config", "sweep.yaml"]) == 0
 
     # The same comparison from MLflow alone.
-    assert main(["compare", "--filter", "tags.sweep = 'out'", "--by", "[group]", "--output", "again"]) == 0
+    assert main(["compare", "--filter", "tags.sweep = 'out'", "--by", "group", "--output", "again"]) == 0
     again = json.loads(Path("again/comparison.json").read_text())
     for group in variants:
         assert (
