@@ -26,7 +26,7 @@ def digest(path: Path) -> str:
 
 
 def scene_set_digest(scenes: Path) -> str:
-    """SHA-256 of a scene set's content, the same wherever its recipe is built; of `simpler` that of ManiSkill's assets; empty
+    """SHA-256 of a scene set's content, the same when its recipe is built again; of `simpler` that of ManiSkill's assets; empty
     where there is no such folder, since the scenes come from elsewhere then.
 
     Raises:
