@@ -85,7 +85,7 @@ class SceneSet:
     def digest(self) -> str:
         """SHA-256 over the scenes as they lie there, with ids and splits in the manifest's order.
 
-        The build's log, reports and preview pictures are no part of it, so that the same recipe built again gives the same digest.
+        The build's log, reports and preview pictures are no part of it: the same recipe built again has the same digest.
         """
         whole = sha256()
         for line in self.lines:
