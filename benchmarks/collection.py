@@ -13,7 +13,8 @@ from pages import measure
 
 SIM = Path(__file__).parents[1] / "configs" / "sim_cpu.yaml"
 COMMON = ["--scenes", "scenes/cpu_w100", "--checkpoint", "checkpoints/cpu", "--sim", str(SIM)]
-POLICY = [*COMMON, "--rows", "policy,inference"]
+TRAINING = ["--num_envs", "100", "--chunks", "42"]  # what configs/ppoflow_cpu_n100.yaml collects in an iteration
+POLICY = [*COMMON, *TRAINING, "--rows", "policy,inference", "--rounds", "3"]
 RUNS = {
     "collection_policy": [*POLICY, "--workers", "1"],
     "collection_shared": POLICY,

@@ -81,6 +81,16 @@ def openpi_sinusoid(
     return torch.cat((angles.sin(), angles.cos()), dim=-1).float()
 
 
+def cpu_options() -> dict[str, Any]:
+    """For torch.compile on a CPU: what several others read is computed once and stored, however small.
+
+    By default every reader computes it anew if it is an expression of some fifty operations or less, for each query the cosines
+    of its position too. GPUs have an option of their own; torch before 2.13 has none for CPUs alone.
+    """
+    option = "realize_cpu_opcount_threshold"
+    return {option: 1} if option in torch._inductor.list_options() else {}
+
+
 def drop_absent_cameras(inputs: PolicyInputs) -> PolicyInputs:
     """Without the cameras that no sample of the batch has. With several cameras, waits for the device to know which."""
     if inputs.image_mask.shape[1] == 1 or inputs.image_mask.is_meta:
@@ -123,6 +133,8 @@ class Pi0(nn.Module):
         """
         self._cuda_graphs = mode in ("reduce-overhead", "max-autotune")
         self._compiled_sizes = None if sizes is None else frozenset(sizes)
+        if mode in (None, "default") and not options:
+            mode, options = None, {"options": cpu_options()}
         # Functions of the class, not bound to this object, so that a copy of the model computes with its own weights.
         for function in (Pi0.prefix, Pi0._encode, Pi0._velocity):
             self._compiled[function.__name__] = torch.compile(function, dynamic=False, mode=mode, **options)

@@ -124,6 +124,27 @@ def test_compiled_equals_eager(backend: str, frugal: bool) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("asked", "known", "passed"),
+    [
+        ({}, ["realize_cpu_opcount_threshold"], {"mode": None, "options": {"realize_cpu_opcount_threshold": 1}}),
+        ({"mode": "default"}, ["realize_cpu_opcount_threshold"], {"mode": None, "options": {"realize_cpu_opcount_threshold": 1}}),
+        ({"mode": "default"}, [], {"mode": None, "options": {}}),
+        ({"mode": "reduce-overhead"}, ["realize_cpu_opcount_threshold"], {"mode": "reduce-overhead"}),
+        ({"backend": "eager"}, ["realize_cpu_opcount_threshold"], {"mode": None, "backend": "eager"}),
+    ],
+)
+def test_a_cpu_stores_what_several_read_if_torch_can(
+    asked: dict[str, Any], known: list[str], passed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.compile takes a mode or options, not both, and refuses options that this torch does not have."""
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch._inductor, "list_options", lambda: known)
+    monkeypatch.setattr(torch, "compile", lambda function, **options: seen.append(options))
+    policy_of(REAL_LAYOUT).pi0.compile_functions(**asked)
+    assert seen == 3 * [{"dynamic": False, **passed}]
+
+
 @pytest.mark.slow
 def test_a_compiled_decision_of_one_step_is_the_same() -> None:
     """The tiny policy as a robot asks it: one observation, K = 1, by torch.compile's own code generator."""
